@@ -1,0 +1,61 @@
+# podtally's commands. `make run` and `make test` need nothing but Python 3.11 or newer and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
+LISTEN ?= 127.0.0.1:9753
+
+.PHONY: help run test check format docs golden bench image lock clean
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "podtally needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 run"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (python3-venv on Debian)"; exit 1; }
+
+$(VENV)/run: $(VENV)/pyvenv.cfg requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run requirements-dev.lock pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+run: $(VENV)/run ## serve a bundled recording of a real node in a loop
+	@echo "A recording of a real node, in a loop: look at http://$(LISTEN)/ (Ctrl-C ends it)"
+	@$(BIN)/python -m collector replay $(RECORDING) --loop --listen $(LISTEN)
+
+test: $(VENV)/dev ## everything: format, lint, types, tests, generated docs, manifests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto
+	$(BIN)/python docs/generate.py --check
+	$(BIN)/python tests/fixtures/make_layouts.py --check
+
+format: $(VENV)/dev ## mend what `make test` says of format and lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/dev ## write the generated documents and golden files anew
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/dev ## measure cost per tick and per scrape, beside a plain C loop; writes docs/bench.md
+	$(BIN)/python -m bench.run
+
+image: ## build the image for real with buildah and start the collector from it
+	tests/image/build.sh
+
+lock: $(VENV)/dev ## resolve the lock files anew
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install -q pip-tools
+	$(VENV)/lock/bin/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
+	$(VENV)/lock/bin/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean: ## remove what the commands above made
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/cread

@@ -1,0 +1,7 @@
+"""``python -m collector`` is the program ``podtally``."""
+
+import sys
+
+from collector.cli import main
+
+sys.exit(main())

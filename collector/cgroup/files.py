@@ -1,0 +1,136 @@
+"""Which kernel files are read, how often, and which value each key becomes: the one place where this is said.
+
+A row's fields are names of :class:`collector.model.Reading` (fast files) or :class:`collector.model.Details`.
+``docs/metrics.md`` takes the source column of each metric from here. To read a further key, add a field to the model
+and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from collector.cgroup import grammar
+from collector.model import Details, Limit, Reading
+
+Parser = Callable[[bytes], Mapping[bytes, bytes] | Mapping[bytes, int] | Mapping[bytes, Limit]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """``key`` of a file becomes ``field``."""
+
+    key: str
+    field: str
+    counter: bool = False
+    """True if it only grows while the cgroup lives; a looped replay carries its base over the seam."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelFile:
+    """One file of a cgroup directory."""
+
+    name: str
+    parse: Parser
+    keys: tuple[Key, ...]
+
+
+def _counter(key: str, field: str) -> Key:
+    return Key(key=key, field=field, counter=True)
+
+
+def _gauge(key: str, field: str) -> Key:
+    return Key(key=key, field=field)
+
+
+FAST: tuple[KernelFile, ...] = (
+    KernelFile(
+        name="cpu.stat",
+        parse=grammar.flat_keyed,
+        keys=(
+            _counter("usage_usec", "cpu_usage_usec"),
+            _counter("user_usec", "cpu_user_usec"),
+            _counter("system_usec", "cpu_system_usec"),
+            _counter("nr_periods", "cpu_periods"),
+            _counter("nr_throttled", "cpu_throttled_periods"),
+            _counter("throttled_usec", "cpu_throttled_usec"),
+        ),
+    ),
+    KernelFile(name="memory.current", parse=grammar.scalar, keys=(_gauge("", "memory_current_bytes"),)),
+    KernelFile(
+        name="memory.stat", parse=grammar.flat_keyed, keys=(_gauge("inactive_file", "memory_inactive_file_bytes"),)
+    ),
+)
+"""Read every tick: what rates, the peak and the working set are made of."""
+
+SLOW: tuple[KernelFile, ...] = (
+    KernelFile(
+        name="memory.stat",
+        parse=grammar.flat_keyed,
+        keys=(
+            _gauge("anon", "memory_anon_bytes"),
+            _gauge("file", "memory_file_bytes"),
+            _gauge("kernel", "memory_kernel_bytes"),
+            _gauge("kernel_stack", "memory_kernel_stack_bytes"),
+            _gauge("shmem", "memory_shmem_bytes"),
+            _gauge("active_file", "memory_active_file_bytes"),
+            _gauge("slab_reclaimable", "memory_slab_reclaimable_bytes"),
+        ),
+    ),
+    KernelFile(name="memory.peak", parse=grammar.scalar, keys=(_gauge("", "memory_peak_bytes"),)),
+    KernelFile(name="memory.max", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_limit_bytes"),)),
+    KernelFile(
+        name="memory.events",
+        parse=grammar.flat_keyed,
+        keys=(
+            _counter("high", "memory_high_events"),
+            _counter("max", "memory_max_events"),
+            _counter("oom", "memory_oom_events"),
+            _counter("oom_kill", "memory_oom_kill_events"),
+        ),
+    ),
+    KernelFile(name="memory.swap.current", parse=grammar.scalar, keys=(_gauge("", "swap_usage_bytes"),)),
+    KernelFile(name="memory.swap.max", parse=grammar.scalar_or_max, keys=(_gauge("", "swap_limit_bytes"),)),
+    KernelFile(
+        name="cpu.max",
+        parse=grammar.quota_period,
+        keys=(_gauge("quota", "cpu_quota_usec"), _gauge("period", "cpu_period_usec")),
+    ),
+    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),)),
+    KernelFile(
+        name="cpu.pressure",
+        parse=grammar.pressure,
+        keys=(_counter("some", "cpu_pressure_some_usec"), _counter("full", "cpu_pressure_full_usec")),
+    ),
+    KernelFile(
+        name="memory.pressure",
+        parse=grammar.pressure,
+        keys=(_counter("some", "memory_pressure_some_usec"), _counter("full", "memory_pressure_full_usec")),
+    ),
+    KernelFile(
+        name="io.pressure",
+        parse=grammar.pressure,
+        keys=(_counter("some", "io_pressure_some_usec"), _counter("full", "io_pressure_full_usec")),
+    ),
+)
+"""Read every few ticks (``--slow-every``)."""
+
+ROOT_FILES: tuple[str, ...] = ("cpu.stat", "memory.stat")
+"""What the root cgroup has of the above and podtally reads: it has no ``memory.current`` and no limits."""
+
+DETAIL_FIELDS: dict[str, int] = {name: index for index, name in enumerate(Details._fields)}
+READING_FIELDS: dict[str, int] = {name: index for index, name in enumerate(Reading._fields)}
+
+
+def source_of(field: str) -> str | None:
+    """``memory.stat: anon`` for ``memory_anon_bytes``; ``None`` for a name that is no field."""
+    for file in (*FAST, *SLOW):
+        for key in file.keys:
+            if key.field == field:
+                return f"{file.name}: {key.key}" if key.key else file.name
+    return None
+
+
+def counters(files: tuple[KernelFile, ...]) -> frozenset[str]:
+    """Names of the fields that only grow."""
+    return frozenset(key.field for file in files for key in file.keys if key.counter)

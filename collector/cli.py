@@ -1,0 +1,430 @@
+"""The program ``podtally``: wiring only, and the one place where sources are chosen.
+
+Exit 0: fine; 1: it found something; 2: bad usage, configuration or input. stdout is data, stderr is logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+from collector import __version__, backfill, doctor, table, top
+from collector.cgroup import paths
+from collector.cgroup.carry import Carry
+from collector.cgroup.walk import Walker, find_kubepods
+from collector.errors import PodtallyError, UsageError
+from collector.flags import build_parser, help_width, resolve
+from collector.history import History
+from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace
+from collector.metrics import docs
+from collector.metrics.native import NativeExposition, Selection
+from collector.model import Answer, Tally
+from collector.pods.naming import APISERVER, KUBELET
+from collector.seams import AnswerSource, Tree
+from collector.server.app import Server, serve
+from collector.sources import http
+from collector.sources.live import LiveTree
+from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
+from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
+from collector.table import Usage
+from collector.terminal import progress
+
+log = logging.getLogger("collector")
+
+_ANSWER_WAIT_SECONDS = 12.0
+"""How long a command that prints once waits for names: a little longer than one question may take."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; its exit status."""
+    parser = build_parser(__version__, help_width())
+    arguments = parser.parse_args(argv)
+    try:
+        resolve(arguments, os.environ)
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=arguments.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        status: int = _COMMANDS[arguments.command](arguments)
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        sys.stderr.write(f"podtally {arguments.command}: {error}\n")
+        return 2
+    except PodtallyError as error:
+        sys.stderr.write(f"podtally {arguments.command}: {error}\n")
+        return 1
+    except BrokenPipeError:
+        # The reader of a pipe has had enough, as head has: keep Python from complaining at exit as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+# --- sources --------------------------------------------------------------------------------------------------------
+
+
+def _node_name(arguments: argparse.Namespace) -> str:
+    return arguments.node_name or socket.gethostname()
+
+
+def _live_tree(arguments: argparse.Namespace) -> LiveTree:
+    return LiveTree(arguments.cgroup_root, arguments.proc_root)
+
+
+def _if_there(path: str) -> str | None:
+    return path if os.path.exists(path) else None
+
+
+def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -> http.LiveAnswers:
+    token_file = arguments.token_file or _if_there(f"{http.SERVICE_ACCOUNT}/token")
+    ca_file = arguments.kubelet_ca_file or _if_there(f"{http.SERVICE_ACCOUNT}/ca.crt")
+    kubelet_url = http.kubelet_url(arguments.kubelet_url)
+    kubelet = http.Endpoint(
+        name="the kubelet",
+        url=kubelet_url,
+        token_file=token_file,
+        tls=http.tls_context(ca_file, insecure=arguments.kubelet_insecure_tls),
+    )
+    apiserver_url = arguments.apiserver_url or http.in_cluster_url()
+    second = None
+    if apiserver_url:
+        apiserver = http.Endpoint(
+            name="the API server",
+            url=apiserver_url.rstrip("/"),
+            token_file=token_file,
+            tls=http.tls_context(ca_file, insecure=False),
+        )
+        second = http.Question(answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)))
+    extras = (
+        http.Question(answer="kubelet/metrics_resource.txt", endpoint=kubelet, path="/metrics/resource"),
+        http.Question(answer="kubelet/stats_summary.json", endpoint=kubelet, path="/stats/summary"),
+        http.Question(answer="kubelet/metrics_cadvisor.txt", endpoint=kubelet, path="/metrics/cadvisor"),
+    )
+    return http.LiveAnswers(
+        http.Question(answer=KUBELET, endpoint=kubelet, path="/pods"),
+        second,
+        interval=arguments.pods_interval,
+        extras=extras if with_extras else (),
+    )
+
+
+def _load(path: str) -> Recording:
+    with progress("reading the recording") as bar:
+        return load(path, bar)
+
+
+def _collector(
+    tree: Tree,
+    answers: AnswerSource,
+    *,
+    node_name: str,
+    window: float,
+    interval_ns: int,
+    slow_every: int = 1,
+    kubepods: str | None = None,
+    carry: Carry | None = None,
+) -> Collector:
+    return Collector(
+        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods),
+        answers=answers,
+        history=History(window_ns=round(window * 1e9), interval_ns=interval_ns),
+        node_name=node_name,
+        adjust=carry.adjust if carry is not None else None,
+    )
+
+
+def _recorded(
+    recording: Recording, *, window: float, loop: bool = False, kubepods: str | None = None
+) -> tuple[RecordedTree, Collector]:
+    tree = RecordedTree(recording, loop=loop)
+    collector = _collector(
+        tree,
+        RecordedAnswers(tree),
+        node_name=recording.meta.node,
+        window=window,
+        interval_ns=recording.interval_ns,
+        kubepods=kubepods,
+        carry=Carry(lambda: tree.passes) if loop else None,
+    )
+    return tree, collector
+
+
+class _Asking:
+    """Runs :class:`LiveAnswers` in a thread of its own while a command that serves nothing is at work."""
+
+    def __init__(self, answers: http.LiveAnswers) -> None:
+        self._answers = answers
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+
+    def _run(self) -> None:
+        self._task = self._loop.create_task(self._answers.run())
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._task)
+
+    def __enter__(self) -> http.LiveAnswers:
+        self._thread.start()
+        self._answers.first_round.wait(_ANSWER_WAIT_SECONDS)
+        return self._answers
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join(1.0)
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def _selection(arguments: argparse.Namespace) -> Selection:
+    return Selection(containers=not arguments.no_containers, pod_labels=arguments.pod_labels)
+
+
+def _run_server(
+    arguments: argparse.Namespace, collector: Collector, pace: Pace, answers: http.LiveAnswers | None, what: str
+) -> int:
+    loop = Loop(collector, pace)
+    server = Server(loop, _selection(arguments))
+    loop.first_tick()
+
+    def ready(port: int) -> None:
+        loop.start()
+        host = arguments.listen.rpartition(":")[0]
+        shown = "127.0.0.1" if host in ("", "*", "[::]") else host
+        log.info("%s: look at http://%s:%d/", what, shown, port)
+
+    try:
+        asyncio.run(serve(server, arguments.listen, answers.run if answers is not None else None, ready))
+    finally:
+        loop.stop()
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    tree = _live_tree(arguments)
+    answers = _live_answers(arguments)
+    collector = _collector(
+        tree,
+        answers,
+        node_name=_node_name(arguments),
+        window=arguments.window,
+        interval_ns=round(arguments.interval * 1e9),
+        slow_every=arguments.slow_every,
+        kubepods=arguments.kubepods,
+    )
+    account = collector.account
+    account.descriptors_held = lambda: tree.held
+    account.descriptors_limit = lambda: tree.descriptor_limit
+    account.opened_reads = lambda: tree.opened_for_one_read
+    return _run_server(arguments, collector, LivePace(arguments.interval), answers, f"reading {arguments.cgroup_root}")
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    recording = _load(arguments.recording)
+    tree, collector = _recorded(recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods)
+    if arguments.openmetrics:
+        return _backfill(arguments, collector, len(recording.frames))
+    pace = ReplayPace(tree.gap_ns, recording.interval_ns, arguments.speed)
+    if arguments.once:
+        loop = Loop(collector, pace)
+        loop.run_through()
+        server = Server(loop, _selection(arguments))
+        text = server.metrics_text if arguments.path == "/metrics" else server.resource_text
+        sys.stdout.write(text(openmetrics=False))
+        return 0
+    return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}")
+
+
+def _backfill(arguments: argparse.Namespace, collector: Collector, frames: int) -> int:
+    exposition = NativeExposition(_selection(arguments))
+    with progress("tallying frames") as bar:
+
+        def told() -> Iterator[Tally]:
+            for number, one in enumerate(collector.tallies(), 1):
+                bar(number, frames)
+                yield one
+
+        if arguments.openmetrics == "-":
+            count = backfill.write(told(), exposition, sys.stdout)
+        else:
+            try:
+                with open(arguments.openmetrics, "w", encoding="utf-8") as out:
+                    count = backfill.write(told(), exposition, out)
+            except OSError as error:
+                raise UsageError(f"cannot write {arguments.openmetrics}: {error.strerror}") from error
+    log.info("%d samples of %d frames", count, frames)
+    return 0
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    out = arguments.out
+    if out == "-" and sys.stdout.isatty():
+        raise UsageError("a recording on stdout is binary: redirect it to a file")
+    if arguments.source:
+        recording = _load(arguments.source)
+        inner = RecordedTree(recording)
+        with RecordingWriter(out, recording.meta, sys.stdout.buffer) as writer:
+            tee = TeeTree(inner, writer)
+            collector = _collector(
+                tee,
+                TeeAnswers(RecordedAnswers(inner), tee),
+                node_name=recording.meta.node,
+                window=15.0,
+                interval_ns=recording.interval_ns,
+                kubepods=arguments.kubepods,
+            )
+            with progress("recording") as bar:
+                for number, _ in enumerate(collector.tallies(), 1):
+                    bar(number, len(recording.frames))
+            tee.flush()
+        log.info("%d frames written to %s", writer.frames, out)
+        return 0
+    return _record_live(arguments)
+
+
+def _record_live(arguments: argparse.Namespace) -> int:
+    tree = _live_tree(arguments)
+    tops = find_kubepods(tree)
+    driver = paths.driver(tops[0]) if tops else ""
+    meta = live_meta(_node_name(arguments), driver, f"podtally record {arguments.duration:g}s")
+    answers = _live_answers(arguments, with_extras=True)
+    stop = _stop_on_signals()
+    with RecordingWriter(arguments.out, meta, sys.stdout.buffer) as writer, _Asking(answers):
+        tee = TeeTree(tree, writer)
+        collector = _collector(
+            tee,
+            TeeAnswers(answers, tee),
+            node_name=meta.node,
+            window=15.0,
+            interval_ns=round(arguments.interval * 1e9),
+            kubepods=arguments.kubepods,
+        )
+        pace = LivePace(arguments.interval)
+        end = time.monotonic() + arguments.duration
+        with progress("recording") as bar:
+            while not stop.is_set() and time.monotonic() < end:
+                pace.next_tick(stop)
+                if not stop.is_set():
+                    collector.tick()
+                    bar(arguments.duration - max(0.0, end - time.monotonic()), arguments.duration)
+        tee.flush()
+        collector.close()
+    log.info("%d frames written to %s", writer.frames, arguments.out)
+    if answers.refused:
+        log.warning("left out, as they were refused: %s", ", ".join(answers.refused))
+    return 0 if writer.frames else 1
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    view = top.View(
+        containers=arguments.containers,
+        sort=arguments.sort,
+        namespace=arguments.namespace,
+        headers=not arguments.no_headers,
+    )
+    if arguments.url:
+        rows = top.from_url(arguments.url, containers=view.containers)
+        if arguments.once:
+            return top.show_once(view, rows() or [])
+        return top.show_live(view, rows, _stop_on_signals(), arguments.interval)
+    if arguments.source:
+        recording = _load(arguments.source)
+        tree, collector = _recorded(recording, window=arguments.window, kubepods=arguments.kubepods)
+        if arguments.once:
+            last = list(collector.tallies())[-1]
+            return top.show_once(view, table.usages(last, containers=view.containers))
+        pace: Pace = ReplayPace(tree.gap_ns, recording.interval_ns, 1.0)
+        return _top_live(arguments, view, Loop(collector, pace))
+    answers = _live_answers(arguments)
+    with _Asking(answers):
+        collector = _collector(
+            _live_tree(arguments),
+            answers,
+            node_name=_node_name(arguments),
+            window=arguments.window,
+            interval_ns=round(arguments.interval * 1e9),
+            slow_every=1_000_000,
+            kubepods=arguments.kubepods,
+        )
+        return _top_live(arguments, view, Loop(collector, LivePace(arguments.interval)))
+
+
+_ONCE_WAIT_SECONDS = 6.0
+"""``top --once`` on a node: a container older than the window has a rate after 5 s."""
+
+
+def _top_live(arguments: argparse.Namespace, view: top.View, loop: Loop) -> int:
+    stop = _stop_on_signals()
+    loop.first_tick()
+    loop.start()
+
+    def rows() -> list[Usage] | None:
+        published = loop.published
+        return table.usages(published.tally, containers=view.containers) if published is not None else None
+
+    try:
+        if not arguments.once:
+            return top.show_live(view, rows, stop, arguments.interval)
+        with progress("taking rates") as bar:
+            begun = time.monotonic()
+            while not stop.is_set() and (passed := time.monotonic() - begun) < _ONCE_WAIT_SECONDS:
+                bar(passed, _ONCE_WAIT_SECONDS)
+                stop.wait(0.2)
+        if loop.published is not None and not loop.published.tally.names.known:
+            names = loop.published.tally.names
+            raise UsageError(f"the pods have no names: the kubelet: {names.kubelet}; podtally doctor tells more")
+        return top.show_once(view, rows() or [])
+    finally:
+        loop.stop()
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    answers: list[Answer]
+    if arguments.source:
+        recording = _load(arguments.source)
+        recorded = RecordedTree(recording)
+        answers = recording.frames[0].answers
+        findings = doctor.examine(recorded, answers, kubepods=arguments.kubepods, descriptor_limit=None)
+        text, faults = doctor.render(findings)
+    else:
+        tree = _live_tree(arguments)
+        live = _live_answers(arguments)
+        with _Asking(live):
+            answers = live.take()
+        findings = doctor.examine(tree, answers, kubepods=arguments.kubepods, descriptor_limit=tree.descriptor_limit)
+        text, faults = doctor.render(findings)
+    sys.stdout.write(text)
+    return 1 if faults else 0
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    sys.stdout.write(docs.as_json() if arguments.json else docs.as_markdown())
+    return 0
+
+
+_COMMANDS = {
+    "serve": _serve,
+    "replay": _replay,
+    "record": _record,
+    "top": _top,
+    "doctor": _doctor,
+    "metrics": _metrics,
+}

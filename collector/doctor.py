@@ -1,0 +1,192 @@
+"""``podtally doctor``: what is readable and reachable, and the next step for each fault.
+
+Each check gives findings; it never raises for what it finds. The sources are handed in, so that the same checks run on
+a node and on a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from collector.cgroup import grammar, paths
+from collector.cgroup.files import FAST, SLOW
+from collector.cgroup.walk import Walker, find_kubepods
+from collector.errors import SourceError, UnsupportedNode, UsageError
+from collector.history import History
+from collector.model import Answer, Frame
+from collector.pods.naming import APISERVER, KUBELET, Naming
+from collector.seams import Tree
+from collector.tally import tally
+
+Level = Literal["ok", "note", "fault"]
+
+
+class Finding(NamedTuple):
+    """One line of the doctor's."""
+
+    level: Level
+    what: str
+    next_step: str = ""
+
+
+def check_cgroups(tree: Tree, kubepods: str | None) -> Iterator[Finding]:
+    """The tree of pods and its files. ``tree`` has begun a tick."""
+    yield Finding("ok", "cgroup v2")
+    try:
+        tops = [kubepods.strip("/")] if kubepods else find_kubepods(tree)
+    except UsageError as error:
+        yield Finding("fault", str(error), "run podtally with --kubepods and one of these paths")
+        return
+    if not tops:
+        yield Finding(
+            "fault",
+            "no kubepods cgroup is found",
+            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root",
+        )
+        return
+    for top in tops:
+        try:
+            tree.open(top).close()
+        except SourceError as error:
+            yield Finding("fault", f"kubepods cannot be opened: {error}", "give an existing path with --kubepods")
+            return
+        yield Finding("ok", f"kubepods at /{top}, {paths.driver(top)} driver")
+
+
+def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
+    """Which of the files that podtally reads the kernel gives, told from one container, else one pod."""
+    leaves = [leaf.path for pod in frame.pods for leaf in pod.leaves]
+    if not frame.pods:
+        yield Finding("note", "no pod has a cgroup on this node")
+        return
+    yield Finding("ok", f"{len(frame.pods)} pods with {len(leaves)} containers and sandboxes")
+    path = (leaves or [pod.path for pod in frame.pods])[0]
+    missing: list[str] = []
+    denied: list[str] = []
+    for name in sorted({file.name for file in (*FAST, *SLOW)}):
+        try:
+            tree.open(path).read(name)
+        except SourceError as error:
+            (denied if error.reason == "denied" else missing).append(name)
+    if denied:
+        yield Finding("fault", f"no right to read {', '.join(denied)}", "run as a user that may read cgroupfs")
+    needed = [name for name in missing if name in {file.name for file in FAST}]
+    if needed:
+        yield Finding("fault", f"absent: {', '.join(needed)}", "boot with the cpu and memory controllers enabled")
+    optional = [name for name in missing if name not in needed]
+    pressure = [name for name in optional if name.endswith(".pressure")]
+    if pressure:
+        yield Finding("note", f"absent: {', '.join(pressure)}; pressure families are left out", "boot with psi=1")
+    others = [name for name in optional if name not in pressure]
+    if others:
+        yield Finding("note", f"absent on this kernel or cgroup: {', '.join(others)}; their families are left out")
+    if not missing and not denied:
+        yield Finding("ok", "all kernel files that podtally reads are there")
+
+
+def check_descriptors(frame: Frame, limit: int) -> Finding:
+    """Whether all files can be held open."""
+    needed = frame.cgroups * (1 + len({file.name for file in (*FAST, *SLOW)}))
+    if needed <= limit:
+        return Finding("ok", f"about {needed} descriptors needed, {limit} may be held")
+    return Finding(
+        "note",
+        f"about {needed} descriptors needed, {limit} may be held: further files are opened for each read",
+        "raise the limit of open files (LimitNOFILE of the container runtime) to spare CPU",
+    )
+
+
+_KUBELET_STEPS = {
+    401: "the kubelet takes no bearer tokens: turn on authentication.webhook in its configuration, and check the token",
+    403: "grant get on nodes/pods (daemonset/base/rbac.yaml); before Kubernetes 1.33, use"
+    " daemonset/overlays/before-1.33",
+}
+
+
+def check_answers(answers: Iterable[Answer]) -> Iterator[Finding]:
+    """What the kubelet and the API server said to the question for pods."""
+    naming = Naming()
+    found = {answer.name: answer for answer in answers if answer.name in (KUBELET, APISERVER)}
+    for name, peer in ((KUBELET, "the kubelet"), (APISERVER, "the API server")):
+        answer = found.get(name)
+        if answer is None:
+            continue
+        naming.take(answer)
+        state = naming.state.kubelet if name == KUBELET else naming.state.apiserver
+        if state == "ok":
+            yield Finding("ok", f"{peer} names the pods")
+            continue
+        step = _KUBELET_STEPS.get(answer.status or 0, "") if name == KUBELET else ""
+        if not step:
+            step = (
+                "check --kubelet-url and that the node lets this pod reach it"
+                if name == KUBELET
+                else "grant list on pods (daemonset/base/rbac.yaml) for the names while the kubelet does not answer"
+            )
+        # The API server is but the second choice.
+        level: Level = "fault" if name == KUBELET or KUBELET not in found else "note"
+        yield Finding(level, f"{peer} does not name the pods: {state}", step)
+    if KUBELET not in found:
+        yield Finding("note", "there is no answer of the kubelet to look at")
+
+
+def check_names(frame: Frame, answers: Iterable[Answer]) -> Iterator[Finding]:
+    """Whether every cgroup has a name."""
+    naming = Naming()
+    for answer in answers:
+        naming.take(answer)
+    if not naming.state.known or not frame.pods:
+        return
+    history = History(window_ns=1, interval_ns=1)
+    result = tally(frame, naming.pods, naming.state, history, node_name="")
+    if not result.unnamed:
+        yield Finding("ok", f"all {len(frame.pods)} pods' cgroups and their containers have names")
+        return
+    shown = ", ".join(sorted(path for path, _ in result.unnamed)[:3])
+    yield Finding(
+        "note",
+        f"{len(result.unnamed)} cgroups have no name, among them {shown}",
+        "normal for seconds after a pod starts or ends; if it stays, the kubelet does not know these pods",
+    )
+
+
+def examine(
+    tree: Tree, answers: list[Answer], *, kubepods: str | None, descriptor_limit: int | None
+) -> Iterator[Finding]:
+    """All checks in order, on the first tick of ``tree``."""
+    walker = Walker(tree, slow_every=1, kubepods=kubepods)
+    try:
+        frame = walker.tick()
+    except UnsupportedNode:
+        # Several trees of pods: check_cgroups tells.
+        frame = None
+    cgroups = list(check_cgroups(tree, kubepods))
+    yield from cgroups
+    if frame is not None and not any(finding.level == "fault" for finding in cgroups):
+        yield from check_files(tree, frame)
+        if descriptor_limit is not None:
+            yield check_descriptors(frame, descriptor_limit)
+        yield from check_answers(answers)
+        yield from check_names(frame, answers)
+    else:
+        yield from check_answers(answers)
+    try:
+        grammar.meminfo(tree.read_proc("meminfo"))
+    except (SourceError, grammar.Malformed) as error:
+        yield Finding("note", f"/proc/meminfo: {error}; the node's swap is left out", "give --proc-root")
+
+
+_MARKS: dict[Level, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}
+
+
+def render(findings: Iterable[Finding]) -> tuple[str, int]:
+    """The text, and how many faults there are."""
+    lines: list[str] = []
+    faults = 0
+    for finding in findings:
+        faults += finding.level == "fault"
+        lines.append(f"{_MARKS[finding.level]} {finding.what}")
+        if finding.next_step and finding.level != "ok":
+            lines.append(f"      -> {finding.next_step}")
+    return "\n".join(lines) + "\n", faults

@@ -1,0 +1,449 @@
+"""Every flag of the command line, once: name, kind, default, help and the commands that take it.
+
+The parser, the environment variables (``PODTALLY_<NAME>``), ``docs/cli.md`` and the check on manifests derive from
+these rows. A flag beats the environment, the environment beats the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from collector.errors import UsageError
+
+Kind = Literal["text", "duration", "number", "count", "switch", "words"]
+
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def duration(text: str) -> float:
+    """Seconds of ``1s``, ``500ms``, ``1m30s`` or a plain number. Raises ``ArgumentTypeError``.
+
+    >>> duration("1m30s"), duration("500ms"), duration("15")
+    (90.0, 0.5, 15.0)
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 1s, 500ms or 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_PARSE: dict[Kind, Callable[[str], Any]] = {
+    "text": str,
+    "duration": duration,
+    "number": _number,
+    "count": _count,
+    "switch": _switch,
+    "words": _words,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """One flag."""
+
+    name: str
+    kind: Kind
+    commands: tuple[str, ...]
+    help: str
+    default: str | None = None
+    """As it would be written on the command line."""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Where a command has another default."""
+    short: str | None = None
+    also: str | None = None
+    """A second name."""
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "PODTALLY_" + self.name.upper().replace("-", "_")
+
+    def default_of(self, command: str) -> str | None:
+        """The default, as it would be written."""
+        return self.defaults.get(command, self.default)
+
+
+_NODE = ("serve", "record", "top", "doctor")
+_ALL = ("serve", "replay", "record", "top", "doctor", "metrics")
+_KUBELET_CA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+
+FLAGS: tuple[Flag, ...] = (
+    Flag(
+        name="cgroup-root",
+        kind="text",
+        commands=_NODE,
+        default="/sys/fs/cgroup",
+        metavar="DIR",
+        help="where the node's cgroup v2 file system is mounted",
+    ),
+    Flag(
+        name="proc-root",
+        kind="text",
+        commands=_NODE,
+        default="/proc",
+        metavar="DIR",
+        help="where /proc is mounted; read for the node's swap",
+    ),
+    Flag(
+        name="kubepods",
+        kind="text",
+        commands=(*_NODE, "replay"),
+        metavar="PATH",
+        help="the cgroup that holds all pods, relative to the root; found by looking if not given",
+    ),
+    Flag(
+        name="node-name",
+        kind="text",
+        commands=_NODE,
+        metavar="NAME",
+        help="the node's name in Kubernetes; the host's name if not given",
+    ),
+    Flag(
+        name="kubelet-url",
+        kind="text",
+        commands=_NODE,
+        default="https://127.0.0.1:10250",
+        metavar="URL",
+        help="the kubelet of this node",
+    ),
+    Flag(
+        name="kubelet-ca-file",
+        kind="text",
+        commands=_NODE,
+        metavar="FILE",
+        help=f"CA certificates that the kubelet's and the API server's are verified by;"
+        f" {_KUBELET_CA} where it is there, else the system's",
+    ),
+    Flag(
+        name="kubelet-insecure-tls",
+        kind="switch",
+        commands=_NODE,
+        default="false",
+        help="do not verify the kubelet's certificate: whoever answers at its address then gets the token",
+    ),
+    Flag(
+        name="token-file",
+        kind="text",
+        commands=_NODE,
+        metavar="FILE",
+        help="bearer token for the kubelet and the API server, read anew for each question; the service account's"
+        " where it is there, else none",
+    ),
+    Flag(
+        name="apiserver-url",
+        kind="text",
+        commands=_NODE,
+        metavar="URL",
+        help="the API server, asked for the node's pods only while the kubelet does not answer;"
+        " in a cluster it is known",
+    ),
+    Flag(
+        name="pods-interval",
+        kind="duration",
+        commands=_NODE,
+        default="30s",
+        metavar="TIME",
+        help="how often the names are asked for; a pod or container without a name is asked for at once",
+    ),
+    Flag(
+        name="listen",
+        kind="text",
+        commands=("serve", "replay"),
+        default=":9753",
+        defaults={"replay": "127.0.0.1:9753"},
+        metavar="[HOST]:PORT",
+        help="where to serve HTTP",
+    ),
+    Flag(
+        name="interval",
+        kind="duration",
+        commands=("serve", "record", "top"),
+        default="1s",
+        metavar="TIME",
+        help="time from tick to tick",
+    ),
+    Flag(
+        name="window",
+        kind="duration",
+        commands=("serve", "replay", "top"),
+        default="15s",
+        metavar="TIME",
+        help="span that CPU rates are taken over; metrics-server's resolution is 15s",
+    ),
+    Flag(
+        name="slow-every",
+        kind="count",
+        commands=("serve",),
+        default="5",
+        metavar="N",
+        help="read the files that need not be read every tick every N ticks",
+    ),
+    Flag(
+        name="no-containers",
+        kind="switch",
+        commands=("serve", "replay"),
+        default="false",
+        help="leave the pod_container_* families out",
+    ),
+    Flag(
+        name="pod-labels",
+        kind="words",
+        commands=("serve", "replay"),
+        default="",
+        metavar="KEY,...",
+        help="pod labels that pod_info carries as label_*",
+    ),
+    Flag(
+        name="speed",
+        kind="number",
+        commands=("replay",),
+        default="1",
+        metavar="N",
+        help="serve the recording N times as fast as it was taken",
+    ),
+    Flag(
+        name="loop",
+        kind="switch",
+        commands=("replay",),
+        default="false",
+        help="begin again after the last frame; counters go on over the seam",
+    ),
+    Flag(
+        name="once",
+        kind="switch",
+        commands=("replay", "top"),
+        default="false",
+        help="print once and exit: for replay the exposition after the last frame, for top the table",
+    ),
+    Flag(
+        name="path",
+        kind="text",
+        commands=("replay",),
+        default="/metrics",
+        choices=("/metrics", "/metrics/resource"),
+        help="with --once: the exposition to print",
+    ),
+    Flag(
+        name="openmetrics",
+        kind="text",
+        commands=("replay",),
+        metavar="FILE",
+        help="write every frame's samples with their times to FILE (- is stdout), for promtool tsdb"
+        " create-blocks-from openmetrics",
+    ),
+    Flag(
+        name="duration",
+        kind="duration",
+        commands=("record",),
+        default="60s",
+        metavar="TIME",
+        help="how long to record a node",
+    ),
+    Flag(
+        name="recording",
+        also="from",
+        kind="text",
+        commands=("record", "top", "doctor"),
+        metavar="RECORDING",
+        help="read this recording in place of the node",
+    ),
+    Flag(
+        name="url",
+        kind="text",
+        commands=("top",),
+        metavar="URL",
+        help="read a running podtally, as http://127.0.0.1:9753, in place of the node",
+    ),
+    Flag(name="containers", kind="switch", commands=("top",), default="false", help="a line for each container"),
+    Flag(
+        name="sort",
+        kind="text",
+        commands=("top",),
+        default="name",
+        choices=("name", "cpu", "memory"),
+        help="order of the lines",
+    ),
+    Flag(
+        name="namespace",
+        short="n",
+        kind="text",
+        commands=("top",),
+        metavar="NS",
+        help="pods of this namespace only",
+    ),
+    Flag(
+        name="all-namespaces",
+        short="A",
+        kind="switch",
+        commands=("top",),
+        default="false",
+        help="pods of all namespaces, which is the default",
+    ),
+    Flag(name="no-headers", kind="switch", commands=("top",), default="false", help="leave the heads out"),
+    Flag(name="json", kind="switch", commands=("metrics",), default="false", help="print JSON in place of Markdown"),
+    Flag(
+        name="log-level",
+        kind="text",
+        commands=_ALL,
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="what to log to stderr",
+    ),
+)
+
+SUMMARIES: dict[str, str] = {
+    "serve": "read this node and serve its pods' CPU and memory: the DaemonSet's command",
+    "replay": "serve, print or convert a recording through the same code",
+    "record": "make a recording of a node, or of another recording",
+    "top": "pods of the node as kubectl top pods prints them, live",
+    "doctor": "tell what is readable and reachable, and what to do about what is not",
+    "metrics": "print the catalogue of metrics",
+}
+
+POSITIONALS: dict[str, tuple[str, str]] = {
+    "replay": ("recording", "a directory, .tar, .tar.gz or .tar.zst"),
+    "record": ("out", "a new directory, a name ending in .tar, .tar.gz or .tar.zst, or - for .tar.zst on stdout"),
+}
+
+
+def flags_of(command: str) -> list[Flag]:
+    """The flags that a command takes."""
+    return [flag for flag in FLAGS if command in flag.commands]
+
+
+def build_parser(version: str, width: int | None = None) -> argparse.ArgumentParser:
+    """The parser. Defaults are left out of it: :func:`resolve` fills them in after the environment."""
+
+    def formatter(prog: str) -> argparse.HelpFormatter:
+        return argparse.HelpFormatter(prog, max_help_position=30, width=width)
+
+    parser = argparse.ArgumentParser(
+        prog="podtally",
+        description="Per-pod CPU and memory of a Kubernetes node, equal to kubectl top, from cgroup v2.",
+        epilog="podtally COMMAND --help tells a command's flags. Each has an environment variable PODTALLY_<NAME>.",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"podtally {version}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, summary in SUMMARIES.items():
+        sub = commands.add_parser(
+            command,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=formatter,
+            allow_abbrev=False,
+        )
+        if command in POSITIONALS:
+            name, text = POSITIONALS[command]
+            sub.add_argument(name, metavar=name.upper(), help=text)
+        for flag in flags_of(command):
+            _add(sub, flag, command)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, flag: Flag, command: str) -> None:
+    names = [f"--{flag.name}"]
+    if flag.also:
+        names.append(f"--{flag.also}")
+    if flag.short:
+        names.insert(0, f"-{flag.short}")
+    default = flag.default_of(command)
+    # argparse takes % for its own.
+    text = flag.help.replace("%", "%%")
+    if default and flag.kind != "switch":
+        text += f" (default {default.replace('%', '%%')})"
+    dest = "source" if flag.name == "recording" else flag.name.replace("-", "_")
+    if flag.kind == "switch":
+        parser.add_argument(*names, dest=dest, action="store_true", default=None, help=text)
+    else:
+        parser.add_argument(
+            *names, dest=dest, type=_PARSE[flag.kind], choices=flag.choices or None, metavar=flag.metavar, help=text
+        )
+
+
+def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> argparse.Namespace:
+    """Fill in from the environment, then from the defaults. Raises :class:`UsageError` for a bad variable."""
+    for flag in flags_of(arguments.command):
+        dest = "source" if flag.name == "recording" else flag.name.replace("-", "_")
+        if getattr(arguments, dest) is not None:
+            continue
+        text, where = environment.get(flag.variable), f"the environment variable {flag.variable}"
+        if text is None:
+            text, where = flag.default_of(arguments.command), "the default"
+        if text is None:
+            continue
+        try:
+            value = _PARSE[flag.kind](text)
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{where}: {error}") from error
+        if flag.choices and value not in flag.choices:
+            raise UsageError(f"{where}: {text!r} is none of {', '.join(flag.choices)}")
+        setattr(arguments, dest, value)
+    _check(arguments)
+    return arguments
+
+
+_SHORTEST_INTERVAL = 0.05
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What no flag alone can tell."""
+    interval, window = getattr(arguments, "interval", None), getattr(arguments, "window", None)
+    if interval is not None and interval < _SHORTEST_INTERVAL:
+        raise UsageError(f"--interval {interval:g}s is shorter than {_SHORTEST_INTERVAL:g}s, the least that is of use")
+    if interval is not None and window is not None and window < 2 * interval:
+        raise UsageError(f"--window {window:g}s is shorter than two intervals of {interval:g}s: no rate fits in it")
+    if window is not None and window <= 0:
+        raise UsageError("--window must be longer than 0")
+    if getattr(arguments, "speed", None) is not None and not 0 < arguments.speed <= 1000:
+        raise UsageError(f"--speed {arguments.speed:g} is not above 0 and at most 1000")
+    if arguments.command == "top":
+        if arguments.namespace and arguments.all_namespaces:
+            raise UsageError(f"--namespace {arguments.namespace} and --all-namespaces contradict each other")
+        if arguments.source and arguments.url:
+            raise UsageError(f"--recording {arguments.source} and --url {arguments.url}: choose one")
+    if arguments.command == "replay":
+        if arguments.once and arguments.openmetrics:
+            raise UsageError("--once and --openmetrics both print and exit: choose one")
+        if arguments.loop and (arguments.once or arguments.openmetrics):
+            raise UsageError("--loop never ends, so there is no last frame for --once or --openmetrics")
+
+
+def help_width() -> int | None:
+    """The width of generated help: fixed where the environment says so, else the terminal's."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdigit() else None

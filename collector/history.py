@@ -1,0 +1,173 @@
+"""What must be remembered from tick to tick to make rates: samples by identity, the trailing peak, the sandboxes.
+
+State is kept by (path, inode) and dropped whole when the cgroup goes: a path made again starts with nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import NamedTuple
+
+from collector.model import Frame, Leaf, PodCgroup, Reading
+
+NS_PER_USEC = 1000
+
+PEAK_SPAN_NS = 60_000_000_000
+"""The peak is over the trailing 60 s."""
+
+OLDEST_SPAN_NS = 5_000_000_000
+"""A container older than the window is rated over less than a window if there are at least 5 s of samples."""
+
+START_SPAN_NS = 10_000_000_000
+"""A younger one is rated from its start once it is 10 s old: metrics-server's rule (``pkg/storage/pod.go``)."""
+
+FIRST_SPAN_NS = 2_000_000_000
+"""Before that, from its first sample once 2 s have passed."""
+
+Identity = tuple[str, int]
+
+
+class Rate(NamedTuple):
+    """A CPU rate and the moment that it is taken from."""
+
+    cores: float
+    since_ns: int
+    """Monotonic."""
+
+
+class Track:
+    """Samples of the CPU counter of one cgroup."""
+
+    __slots__ = ("_base", "_peaks", "_samples", "tick")
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, int]] = deque()
+        self._peaks: deque[tuple[int, float]] = deque()
+        """Falling rates with the time of their end: the first is the highest of the span."""
+        self._base: tuple[int, int] | None = None
+        """The reading that the next rate for the peak is taken from."""
+        self.tick = 0
+
+    def add(self, monotonic_ns: int, usage_usec: int, window_ns: int) -> None:
+        """Take a sample in and forget those that no rate can need any more."""
+        samples = self._samples
+        if samples and (usage_usec < samples[-1][1] or monotonic_ns <= samples[-1][0]):
+            # Within one identity no counter falls and no clock stands still: whatever this is, it is no history.
+            samples.clear()
+            self._peaks.clear()
+            self._base = None
+        samples.append((monotonic_ns, usage_usec))
+        oldest_needed = monotonic_ns - window_ns
+        while len(samples) > 1 and samples[1][0] <= oldest_needed:
+            samples.popleft()
+
+    def add_peak(self, monotonic_ns: int, usage_usec: int, gap_ns: int) -> None:
+        """Rate the span since the last reading, if it is at least ``gap_ns`` long."""
+        peaks = self._peaks
+        if self._base is None:
+            self._base = (monotonic_ns, usage_usec)
+        elif monotonic_ns - self._base[0] >= gap_ns:
+            span_ns = monotonic_ns - self._base[0]
+            rate = (usage_usec - self._base[1]) * NS_PER_USEC / span_ns
+            self._base = (monotonic_ns, usage_usec)
+            while peaks and peaks[-1][1] <= rate:
+                peaks.pop()
+            peaks.append((monotonic_ns, rate))
+        while peaks and peaks[0][0] <= monotonic_ns - PEAK_SPAN_NS:
+            peaks.popleft()
+
+    @property
+    def peak_cores(self) -> float | None:
+        """The highest rate of the trailing 60 s; ``None`` before the second reading."""
+        return self._peaks[0][1] if self._peaks else None
+
+    def rate(self, monotonic_ns: int, age_ns: int | None, window_ns: int) -> Rate | None:
+        """The CPU rate at the sample taken at ``monotonic_ns``, by the rule for t0 of the contract's section 3.
+
+        ``age_ns`` is the age of the cgroup then, ``None`` if its start is not known. ``None``: not enough history.
+        """
+        samples = self._samples
+        if len(samples) < 2 or samples[-1][0] != monotonic_ns:
+            return None
+        (first_ns, first_usec), (last_ns, last_usec) = samples[0], samples[-1]
+        span_ns = last_ns - first_ns
+        # A start later than the first sample is no start: such a cgroup is treated as one of unknown age.
+        if age_ns is None or not span_ns <= age_ns < window_ns:
+            needed_ns = OLDEST_SPAN_NS
+        elif age_ns >= START_SPAN_NS:
+            return Rate(last_usec * NS_PER_USEC / age_ns, last_ns - age_ns)
+        else:
+            needed_ns = FIRST_SPAN_NS
+        if span_ns < min(needed_ns, window_ns):
+            return None
+        return Rate((last_usec - first_usec) * NS_PER_USEC / span_ns, first_ns)
+
+
+class History:
+    """Tracks of all cgroups of a node."""
+
+    def __init__(self, *, window_ns: int, interval_ns: int) -> None:
+        self.window_ns = window_ns
+        self.gap_ns = interval_ns // 2
+        """Readings less than half an interval apart are not rated for the peak."""
+        self._tracks: dict[Identity, Track] = {}
+        self._sandboxes: dict[Identity, Identity] = {}
+        self._tick = 0
+
+    def advance(self, frame: Frame) -> None:
+        """Take the readings of a frame in, and forget what is not in it."""
+        self._tick += 1
+        for pod in frame.pods:
+            track = self._add(pod.path, pod.ino, pod.reading)
+            if track is not None:
+                usage = pod.reading.cpu_usage_usec
+                assert usage is not None
+                track.add_peak(pod.reading.monotonic_ns, usage, self.gap_ns)
+            for leaf in pod.leaves:
+                self._add(leaf.path, leaf.ino, leaf.reading)
+        if len(self._tracks) > frame.cgroups:
+            self._tracks = {key: track for key, track in self._tracks.items() if track.tick == self._tick}
+            self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in self._tracks}
+
+    def _add(self, path: str, ino: int, reading: Reading) -> Track | None:
+        identity = (path, ino)
+        track = self._tracks.get(identity)
+        if track is None:
+            track = self._tracks[identity] = Track()
+        track.tick = self._tick
+        if reading.cpu_usage_usec is None:
+            return None
+        track.add(reading.monotonic_ns, reading.cpu_usage_usec, self.window_ns)
+        return track
+
+    def rate(self, path: str, ino: int, reading: Reading, age_ns: int | None) -> Rate | None:
+        """The CPU rate of a cgroup at ``reading``."""
+        if reading.cpu_usage_usec is None:
+            return None
+        return self._tracks[path, ino].rate(reading.monotonic_ns, age_ns, self.window_ns)
+
+    def peak_cores(self, pod: PodCgroup) -> float | None:
+        """The pod's peak over the trailing 60 s."""
+        return self._tracks[pod.path, pod.ino].peak_cores
+
+    def sandbox(self, pod: PodCgroup, named: Collection[str]) -> Leaf | None:
+        """The leaf that is the pod's sandbox; ``named`` are the container ids that a status names.
+
+        It is the leaf with the lowest inode, as the runtime makes it first, unless a status names that one. It is
+        remembered, so that a named container with a lower, reused inode does not displace it. In a recording without
+        inodes it is the one unnamed leaf, if there is just one.
+        """
+        remembered = self._sandboxes.get((pod.path, pod.ino))
+        for leaf in pod.leaves:
+            if (leaf.path, leaf.ino) == remembered and leaf.container_id not in named:
+                return leaf
+        candidates = [leaf for leaf in pod.leaves if leaf.container_id not in named]
+        if pod.ino:
+            lowest = min(pod.leaves, key=lambda leaf: leaf.ino, default=None)
+            candidates = [leaf for leaf in candidates if leaf is lowest]
+        if len(candidates) != 1:
+            return None
+        sandbox = candidates[0]
+        self._sandboxes[pod.path, pod.ino] = (sandbox.path, sandbox.ino)
+        return sandbox

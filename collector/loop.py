@@ -1,0 +1,287 @@
+"""The loop: tick after tick, walk, name, tally, publish. One thread, no HTTP.
+
+A tick that fails leaves the last tally standing, and its age tells of it; nothing that a tick meets ends the loop but
+the end of a recording and :meth:`Loop.stop`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from collector.cgroup.walk import Walker
+from collector.errors import EndOfRecording, PodtallyError, UsageError
+from collector.history import History
+from collector.metrics.account import Account
+from collector.model import Frame, Instant, Tally
+from collector.pods.naming import Naming
+from collector.seams import AnswerSource
+from collector.tally import tally
+
+log = logging.getLogger(__name__)
+
+_FIRST_ASK_NS = 1_000_000_000
+_LAST_ASK_NS = 30_000_000_000
+"""How long to wait before asking again for a name that no answer has given, doubling from the first to the last."""
+
+
+class Collector:
+    """One tick, whole: frame, names, tally. No clock of its own."""
+
+    def __init__(
+        self,
+        *,
+        walker: Walker,
+        answers: AnswerSource,
+        history: History,
+        node_name: str,
+        adjust: Callable[[Frame], Frame] | None = None,
+    ) -> None:
+        """``adjust`` changes each frame before it is tallied: a looped replay carries counters over its seam."""
+        self.naming = Naming()
+        self.account = Account()
+        self._walker = walker
+        self._answers = answers
+        self._history = history
+        self._node_name = node_name
+        self._adjust = adjust
+        self._asked: frozenset[tuple[str, int]] = frozenset()
+        self._ask_again_ns = 0
+        self._ask_wait_ns = _FIRST_ASK_NS
+
+    def tick(self) -> Tally:
+        """Raises :class:`EndOfRecording`, or the :class:`PodtallyError` that made the tick fail."""
+        frame = self._walker.tick()
+        if self._adjust is not None:
+            frame = self._adjust(frame)
+        for answer in self._answers.take():
+            self.naming.take(answer)
+        result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
+        account = self.account
+        account.cgroups = frame.cgroups
+        account.files_read += frame.files_read
+        account.read_errors.update(frame.errors)
+        account.refused_items = self.naming.refused_items
+        with account.lock:
+            account.answers = dict(self.naming.answers)
+        self._ask(result)
+        return result
+
+    def tallies(self) -> Iterator[Tally]:
+        """The tallies of all frames of a recording."""
+        with suppress(EndOfRecording):
+            while True:
+                yield self.tick()
+
+    def _ask(self, result: Tally) -> None:
+        """Ask for names that are missing: at once for a new one, ever more seldom for one that nobody knows."""
+        now_ns = result.instant.monotonic_ns
+        fresh = not result.unnamed <= self._asked
+        if fresh:
+            self._ask_wait_ns = _FIRST_ASK_NS
+        if fresh or (result.unnamed and now_ns >= self._ask_again_ns):
+            self._answers.ask()
+            self._ask_again_ns = now_ns + self._ask_wait_ns
+            self._ask_wait_ns = min(2 * self._ask_wait_ns, _LAST_ASK_NS)
+        self._asked = result.unnamed
+
+    def close(self) -> None:
+        """Let go of the node's files."""
+        self._walker.close()
+
+
+class Published(NamedTuple):
+    """A tally as it is served."""
+
+    serial: int
+    tally: Tally
+    shift_ns: int
+    """What to add to its wall times: 0 on a live node; a served replay makes its current frame now."""
+    start_shift_ns: int
+    """What to add to start times, which stay while a replay goes on."""
+    monotonic_ns: int
+    """This process' clock when it was published."""
+
+
+class Pace(Protocol):
+    """When the next tick is due, and how far a recording's times are from now."""
+
+    def next_tick(self, stop: threading.Event) -> int:
+        """Wait until the next tick is due; how many ticks were missed meanwhile."""
+
+    def shifts(self, instant: Instant) -> tuple[int, int]:
+        """``shift_ns`` and ``start_shift_ns`` of a tally of ``instant``."""
+
+    def interval_seconds(self) -> float:
+        """Seconds from tick to tick."""
+
+
+class LivePace:
+    """A tick every ``interval`` seconds, on a fixed grid."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._due: float | None = None
+
+    def next_tick(self, stop: threading.Event) -> int:
+        """Wait for the next point of the grid; points already past are missed."""
+        now = time.monotonic()
+        if self._due is None:
+            self._due = now
+            return 0
+        missed = max(0, int((now - self._due) / self._interval))
+        self._due += (missed + 1) * self._interval
+        stop.wait(max(0.0, self._due - now))
+        return missed
+
+    def shifts(self, instant: Instant) -> tuple[int, int]:
+        """None on a live node."""
+        return 0, 0
+
+    def interval_seconds(self) -> float:
+        """The interval."""
+        return self._interval
+
+
+class ReplayPace:
+    """Ticks as far apart as the frames, divided by ``speed``."""
+
+    def __init__(self, next_gap_ns: Callable[[], int], interval_ns: int, speed: float) -> None:
+        """``next_gap_ns`` tells how long after the current frame the next one was taken."""
+        self._next_gap_ns = next_gap_ns
+        self._interval = interval_ns / 1e9 / speed
+        self._speed = speed
+        self._due: float | None = None
+        self._start_shift_ns: int | None = None
+
+    def next_tick(self, stop: threading.Event) -> int:
+        """Wait as long as the recording did."""
+        now = time.monotonic()
+        if self._due is None:
+            self._due = now
+            return 0
+        self._due = max(self._due + self._next_gap_ns() / 1e9 / self._speed, now)
+        stop.wait(self._due - now)
+        return 0
+
+    def shifts(self, instant: Instant) -> tuple[int, int]:
+        """From the frame's time to now; start times keep the shift of the first frame."""
+        shift_ns = time.time_ns() - instant.time_ns
+        if self._start_shift_ns is None:
+            self._start_shift_ns = shift_ns
+        return shift_ns, self._start_shift_ns
+
+    def interval_seconds(self) -> float:
+        """The usual gap, at this speed."""
+        return self._interval
+
+
+_LIVE_AT_LEAST_SECONDS = 30.0
+_LIVE_INTERVALS = 3
+
+
+class Loop:
+    """Runs a :class:`Collector` in a thread of its own and holds what it published last."""
+
+    def __init__(self, collector: Collector, pace: Pace) -> None:
+        self.collector = collector
+        self.published: Published | None = None
+        self.failure: str | None = None
+        """Why the last tick failed; ``None`` if it did not."""
+        self.ended = False
+        """True after the last frame of a recording: its tally stays and does not age into a fault."""
+        self._pace = pace
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started = time.monotonic_ns()
+        self._told: set[str] = set()
+
+    def first_tick(self) -> None:
+        """Tick once in the caller's thread, so that a node or recording that cannot be read at all is an error of
+        the start: :class:`collector.errors.UsageError` gets out of here, other failures are counted.
+        """
+        self._pace.next_tick(self._stop)
+        self._tick(starting=True)
+
+    def run_through(self) -> None:
+        """Tick to the end of a recording without waiting; recorded times stay as they are."""
+        for result in self.collector.tallies():
+            serial = self.published.serial + 1 if self.published else 1
+            self.published = Published(serial, result, 0, 0, time.monotonic_ns())
+            self.collector.account.ticks["ok"] += 1
+        self.ended = True
+
+    def start(self) -> None:
+        """Tick in a thread until stopped."""
+        self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 0.5) -> None:
+        """End the thread; one that hangs in a read is left behind, as the process ends."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return
+        self.collector.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set() and not self.ended:
+            self.collector.account.ticks["missed"] += self._pace.next_tick(self._stop)
+            if not self._stop.is_set():
+                self._tick(starting=False)
+
+    def _tick(self, *, starting: bool) -> None:
+        account = self.collector.account
+        begun, begun_cpu = time.monotonic(), time.thread_time()
+        try:
+            result = self.collector.tick()
+        except EndOfRecording:
+            self.ended = True
+            return
+        except PodtallyError as error:
+            self._failed(str(error))
+            if starting and isinstance(error, UsageError):
+                raise
+            return
+        except Exception as error:  # a defect must not end the collector: it is told, counted and outlived
+            log.exception("a tick failed by a defect in podtally, please report it")
+            self._failed(f"defect: {error!r}")
+            return
+        finally:
+            account.tick_seconds += time.monotonic() - begun
+            account.tick_cpu_seconds += time.thread_time() - begun_cpu
+        shift_ns, start_shift_ns = self._pace.shifts(result.instant)
+        serial = self.published.serial + 1 if self.published else 1
+        self.published = Published(serial, result, shift_ns, start_shift_ns, time.monotonic_ns())
+        self.failure = None
+        account.ticks["ok"] += 1
+
+    def _failed(self, why: str) -> None:
+        self.failure = why
+        self.collector.account.ticks["failed"] += 1
+        if why not in self._told and len(self._told) < 100:
+            self._told.add(why)
+            log.error("a tick failed, the last tally stays: %s (told once)", why)
+
+    def age_seconds(self) -> float | None:
+        """Age of the tally that is served; ``None`` before the first."""
+        published = self.published
+        return None if published is None else (time.monotonic_ns() - published.monotonic_ns) / 1e9
+
+    def alive(self) -> tuple[bool, str]:
+        """Liveness and a sentence: the last successful tick ended within max(3 intervals, 30 s)."""
+        if self.ended:
+            return True, "ok: the recording has ended, its last frame is served"
+        limit = max(_LIVE_INTERVALS * self._pace.interval_seconds(), _LIVE_AT_LEAST_SECONDS)
+        age = self.age_seconds()
+        if age is None:
+            age = (time.monotonic_ns() - self._started) / 1e9
+        if age <= limit:
+            return True, f"ok: last successful tick {age:.1f} s ago"
+        why = f": {self.failure}" if self.failure else ""
+        return False, f"no successful tick for {age:.1f} s, the limit is {limit:.0f} s{why}"

@@ -1,0 +1,1 @@
+"""What is exported: the catalogue of all metrics, and the expositions that derive from it."""

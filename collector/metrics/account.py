@@ -1,0 +1,142 @@
+"""podtally's account of itself: counters that the loop and the server add to, and their families.
+
+These few go through prometheus_client; name, type and help come from the catalogue.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import psutil
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from collector import __version__
+from collector.metrics.catalogue import BY_NAME
+from collector.model import Tally
+from collector.tally import DUPLICATE_KINDS, INCOMPLETE_REASONS
+
+SOURCES = ("kubelet", "apiserver", "memory", "none")
+_READ_ERRORS = ("denied", "exhausted", "failed", "malformed")
+
+
+class Account:
+    """What podtally counts of itself. The tick's thread and the server's add to different fields."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ticks: Counter[str] = Counter(ok=0, failed=0, missed=0)
+        self.tick_seconds = 0.0
+        self.tick_cpu_seconds = 0.0
+        self.files_read = 0
+        self.cgroups = 0
+        self.read_errors: Counter[str] = Counter(dict.fromkeys(_READ_ERRORS, 0))
+        self.descriptors_held: Callable[[], int] | None = None
+        self.descriptors_limit: Callable[[], int] | None = None
+        self.opened_reads: Callable[[], int] | None = None
+        self.answers: dict[tuple[str, str], int] = {}
+        self.refused_items = 0
+        self.scrapes: Counter[str] = Counter()
+        self.scrape_seconds: dict[str, float] = {}
+
+    def scraped(self, path: str, seconds: float) -> None:
+        """Count an exposition served."""
+        self.scrapes[path] += 1
+        self.scrape_seconds[path] = self.scrape_seconds.get(path, 0.0) + seconds
+
+
+class AccountCollector(Collector):
+    """The account's families as prometheus_client wants them."""
+
+    def __init__(
+        self, account: Account, tally: Callable[[], Tally | None], age_seconds: Callable[[], float | None]
+    ) -> None:
+        self._account = account
+        self._tally = tally
+        self._age_seconds = age_seconds
+        self._process = psutil.Process()
+
+    def collect(self) -> Iterable[Metric]:
+        """All families that have a value."""
+        account = self._account
+        yield _gauge("podtally_build_info", {(__version__,): 1})
+        yield _counter("podtally_ticks_total", {(result,): count for result, count in account.ticks.items()})
+        yield _summary(
+            "podtally_tick_duration_seconds",
+            {(): (account.ticks["ok"] + account.ticks["failed"], account.tick_seconds)},
+        )
+        yield _counter("podtally_tick_cpu_seconds_total", {(): account.tick_cpu_seconds})
+        yield _gauge("podtally_cgroups", {(): account.cgroups})
+        yield _counter("podtally_files_read_total", {(): account.files_read})
+        yield _counter("podtally_read_errors_total", {(reason,): n for reason, n in account.read_errors.items()})
+        if account.descriptors_held is not None and account.descriptors_limit is not None:
+            yield _gauge("podtally_descriptors_held", {(): account.descriptors_held()})
+            yield _gauge("podtally_descriptors_limit", {(): account.descriptors_limit()})
+        if account.opened_reads is not None:
+            yield _counter("podtally_opened_reads_total", {(): account.opened_reads()})
+        yield from self._of_tally()
+        with account.lock:
+            answers = dict(account.answers)
+        if answers:
+            yield _counter("podtally_answers_total", {(code, source): n for (source, code), n in answers.items()})
+        yield _counter("podtally_refused_items_total", {(): account.refused_items})
+        yield _counter("podtally_scrapes_total", {(path,): n for path, n in account.scrapes.items()})
+        yield _summary(
+            "podtally_scrape_duration_seconds",
+            {(path,): (n, account.scrape_seconds[path]) for path, n in account.scrapes.items()},
+        )
+        yield from self._of_process()
+
+    def _of_tally(self) -> Iterable[Metric]:
+        tally = self._tally()
+        age = self._age_seconds()
+        if age is not None:
+            yield _gauge("podtally_tally_age_seconds", {(): age})
+        names = tally.names if tally is not None else None
+        source = names.source if names is not None else "none"
+        yield _gauge("podtally_names_source", {(one,): int(one == source) for one in SOURCES})
+        if tally is None:
+            return
+        if names is not None and names.age_since_ns is not None:
+            since = (tally.instant.time_ns - names.age_since_ns) / 1e9
+            yield _gauge("podtally_names_age_seconds", {(): max(0.0, since)})
+        yield _gauge("podtally_pods", {(): len(tally.pods)})
+        yield _gauge("podtally_pods_incomplete", {(one,): tally.incomplete.get(one, 0) for one in INCOMPLETE_REASONS})
+        yield _gauge("podtally_unnamed_cgroups", {(): len(tally.unnamed)})
+        yield _gauge("podtally_duplicates", {(one,): tally.duplicates.get(one, 0) for one in DUPLICATE_KINDS})
+
+    def _of_process(self) -> Iterable[Metric]:
+        with self._process.oneshot():
+            times = self._process.cpu_times()
+            yield _counter("process_cpu_seconds_total", {(): times.user + times.system})
+            yield _gauge("process_resident_memory_bytes", {(): self._process.memory_info().rss})
+            yield _gauge("process_start_time_seconds", {(): self._process.create_time()})
+
+
+_Values = dict[tuple[str, ...], float]
+
+
+def _gauge(name: str, values: _Values) -> Metric:
+    row = BY_NAME[name]
+    family = GaugeMetricFamily(name, row.help, labels=row.labels, unit=row.unit)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _counter(name: str, values: _Values) -> Metric:
+    row = BY_NAME[name]
+    family = CounterMetricFamily(name.removesuffix("_total"), row.help, labels=row.labels, unit=row.unit)
+    for labels, value in values.items():
+        family.add_metric(labels, value)
+    return family
+
+
+def _summary(name: str, values: dict[tuple[str, ...], tuple[int, float]]) -> Metric:
+    row = BY_NAME[name]
+    family = SummaryMetricFamily(name, row.help, labels=row.labels, unit=row.unit)
+    for labels, (count, total) in values.items():
+        family.add_metric(labels, count_value=count, sum_value=total)
+    return family

@@ -1,0 +1,423 @@
+"""Every metric that podtally exports, once: name, type, unit, help, labels and where its value comes from.
+
+The expositions, ``docs/metrics.md``, ``podtally metrics`` and the checks on dashboards derive from these rows. To add a
+metric, add a row; if its value is read from a key that nothing reads yet, add that to ``cgroup/files.py`` first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from collector.cgroup.files import DETAIL_FIELDS, source_of
+from collector.metrics.text import MetricType
+
+Scope = Literal["pod", "container", "info", "self"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One series of a family: a field of the model and the label that tells it from its siblings."""
+
+    field: str
+    label: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric family."""
+
+    name: str
+    type: MetricType
+    unit: str
+    help: str
+    scope: Scope
+    labels: tuple[str, ...]
+    series: tuple[Series, ...] = ()
+    divisor: float = 1
+    """The field's value is divided by this to give the unit."""
+    when: str = ""
+    """A limit's field: without that limit, the family has no series for the cgroup."""
+    formula: str = ""
+    """What the value is, where it is not one key of one file."""
+
+    @property
+    def source(self) -> str:
+        """File and key of the kernel that the value is read from, or the formula."""
+        if self.formula:
+            return self.formula
+        return "; ".join(text for one in self.series if (text := source_of(one.field)))
+
+    @property
+    def slow(self) -> bool:
+        """True if it is read every few ticks only."""
+        return any(one.field in DETAIL_FIELDS or one.field == "cpu_limit_cores" for one in self.series)
+
+
+_POD = ("namespace", "pod")
+_CONTAINER = ("container", "namespace", "pod")
+
+
+def _both(
+    suffix: str,
+    kind: MetricType,
+    unit: str,
+    help_text: str,
+    *series: Series,
+    divisor: float = 1,
+    when: str = "",
+    formula: str = "",
+) -> tuple[Metric, Metric]:
+    """A family of the pod's cgroup and the same of a container's."""
+    extra = tuple({one.label[0] for one in series if one.label})
+
+    def make(prefix: str, scope: Scope, of: str, labels: tuple[str, ...]) -> Metric:
+        return Metric(
+            name=f"{prefix}_{suffix}",
+            type=kind,
+            unit=unit,
+            help=help_text.format(of=of),
+            scope=scope,
+            labels=tuple(sorted((*labels, *extra))),
+            series=series,
+            divisor=divisor,
+            when=when,
+            formula=formula,
+        )
+
+    return (
+        make("pod_cgroup", "pod", "the pod's cgroup, sandbox and ended containers included", _POD),
+        make("pod_container", "container", "the container", _CONTAINER),
+    )
+
+
+def _pod(name: str, unit: str, help_text: str, field: str, formula: str) -> Metric:
+    return Metric(
+        name=name,
+        type="gauge",
+        unit=unit,
+        help=help_text,
+        scope="pod",
+        labels=_POD,
+        series=(Series(field=field),),
+        formula=formula,
+    )
+
+
+_TOP: tuple[Metric, ...] = (
+    _pod(
+        "pod_cpu_usage_cores",
+        "cores",
+        "CPU of the pod's running containers over the window, as kubectl top prints it. Absent unless all are known.",
+        "cpu_cores",
+        "sum over containers of the rate of cpu.stat: usage_usec over the window; phase Running",
+    ),
+    _pod(
+        "pod_memory_usage_bytes",
+        "bytes",
+        "Working set of the pod's running containers, as kubectl top prints it. Absent unless all are known.",
+        "memory_bytes",
+        "sum over containers of memory.current - memory.stat: inactive_file; phase Running",
+    ),
+    _pod(
+        "pod_cpu_usage_peak_cores",
+        "cores",
+        "Highest CPU rate of the pod's cgroup between two successive ticks in the trailing 60 s.",
+        "cpu_peak_cores",
+        "max over 60 s of the rate of the pod's cpu.stat: usage_usec from tick to tick",
+    ),
+    _pod(
+        "pod_overhead_cpu_cores",
+        "cores",
+        "CPU that the kernel accounts to the pod beyond its running containers: sandbox, containers that ended.",
+        "overhead_cpu_cores",
+        "pod_cgroup_cpu_usage_cores - pod_cpu_usage_cores",
+    ),
+    _pod(
+        "pod_overhead_memory_bytes",
+        "bytes",
+        "Working set that the kernel accounts to the pod beyond its running containers: sandbox, memory-backed "
+        "volumes and cache of containers that ended.",
+        "overhead_memory_bytes",
+        "pod_cgroup_memory_working_set_bytes - pod_memory_usage_bytes",
+    ),
+    _pod(
+        "pod_cgroup_cpu_usage_cores",
+        "cores",
+        "CPU of the pod's cgroup over the window, sandbox and ended containers included.",
+        "cgroup_cpu_cores",
+        "rate of the pod's cpu.stat: usage_usec over the window",
+    ),
+)
+
+_CONTAINER_ONLY: tuple[Metric, ...] = (
+    Metric(
+        name="pod_container_cpu_usage_cores",
+        type="gauge",
+        unit="cores",
+        help="CPU of the container over the window, as kubectl top --containers prints it.",
+        scope="container",
+        labels=_CONTAINER,
+        series=(Series(field="cpu_cores"),),
+        formula="rate of cpu.stat: usage_usec over the window",
+    ),
+    Metric(
+        name="pod_container_start_time_seconds",
+        type="gauge",
+        unit="seconds",
+        help="Start of the container since the epoch: when its cgroup was made.",
+        scope="container",
+        labels=_CONTAINER,
+        series=(Series(field="started_ns"),),
+        divisor=1e9,
+        formula="mtime of the cgroup's directory; startedAt of the status in a recording without it",
+    ),
+)
+
+_BOTH: tuple[tuple[Metric, Metric], ...] = (
+    _both(
+        "cpu_usage_seconds_total",
+        "counter",
+        "seconds",
+        "CPU time used by {of}.",
+        Series(field="cpu_usage_usec"),
+        divisor=1e6,
+    ),
+    _both(
+        "cpu_periods_total",
+        "counter",
+        "",
+        "Enforcement periods of the CPU limit of {of}.",
+        Series(field="cpu_periods"),
+        when="cpu_quota_usec",
+    ),
+    _both(
+        "cpu_throttled_periods_total",
+        "counter",
+        "",
+        "Enforcement periods in which the CPU limit throttled {of}.",
+        Series(field="cpu_throttled_periods"),
+        when="cpu_quota_usec",
+    ),
+    _both(
+        "cpu_throttled_seconds_total",
+        "counter",
+        "seconds",
+        "Time for which the CPU limit held back {of}.",
+        Series(field="cpu_throttled_usec"),
+        divisor=1e6,
+        when="cpu_quota_usec",
+    ),
+    _both(
+        "cpu_limit_cores",
+        "gauge",
+        "cores",
+        "CPU limit of {of}; absent without a limit.",
+        Series(field="cpu_limit_cores"),
+        formula="cpu.max: quota / period",
+    ),
+    _both(
+        "memory_working_set_bytes",
+        "gauge",
+        "bytes",
+        "Working set of {of}.",
+        Series(field="memory_working_set_bytes"),
+        formula="memory.current - memory.stat: inactive_file, at least 0",
+    ),
+    _both(
+        "memory_usage_bytes",
+        "gauge",
+        "bytes",
+        "All memory charged to {of}, page cache included.",
+        Series(field="memory_current_bytes"),
+    ),
+    _both(
+        "memory_rss_bytes",
+        "gauge",
+        "bytes",
+        "Anonymous memory of {of}.",
+        Series(field="memory_anon_bytes"),
+    ),
+    _both(
+        "memory_cache_bytes",
+        "gauge",
+        "bytes",
+        "Page cache of {of}, tmpfs and shared memory included.",
+        Series(field="memory_file_bytes"),
+    ),
+    _both(
+        "memory_peak_bytes",
+        "gauge",
+        "bytes",
+        "Most memory ever charged to {of}.",
+        Series(field="memory_peak_bytes"),
+    ),
+    _both(
+        "memory_limit_bytes",
+        "gauge",
+        "bytes",
+        "Memory limit of {of}; absent without a limit.",
+        Series(field="memory_limit_bytes"),
+    ),
+    _both(
+        "memory_events_total",
+        "counter",
+        "",
+        "Memory events of {of}: reclaim above memory.high, the limit hit, out of memory, processes killed for it.",
+        Series(field="memory_high_events", label=("event", "high")),
+        Series(field="memory_max_events", label=("event", "max")),
+        Series(field="memory_oom_events", label=("event", "oom")),
+        Series(field="memory_oom_kill_events", label=("event", "oom_kill")),
+    ),
+)
+
+_POD_ONLY: tuple[tuple[Metric, Metric], ...] = (
+    _both(
+        "cpu_user_seconds_total",
+        "counter",
+        "seconds",
+        "CPU time used in user mode by {of}.",
+        Series(field="cpu_user_usec"),
+        divisor=1e6,
+    ),
+    _both(
+        "cpu_system_seconds_total",
+        "counter",
+        "seconds",
+        "CPU time used in the kernel by {of}.",
+        Series(field="cpu_system_usec"),
+        divisor=1e6,
+    ),
+    _both(
+        "memory_kernel_bytes",
+        "gauge",
+        "bytes",
+        "Memory of the kernel charged to {of}.",
+        Series(field="memory_kernel_bytes"),
+    ),
+    _both(
+        "swap_usage_bytes",
+        "gauge",
+        "bytes",
+        "Swap used by {of}.",
+        Series(field="swap_usage_bytes"),
+    ),
+    _both(
+        "tasks",
+        "gauge",
+        "",
+        "Tasks (processes and their threads) in {of}.",
+        Series(field="tasks"),
+    ),
+    _both(
+        "cpu_pressure_seconds_total",
+        "counter",
+        "seconds",
+        "Time in which some or all tasks of {of} waited for CPU.",
+        Series(field="cpu_pressure_some_usec", label=("stalled", "some")),
+        Series(field="cpu_pressure_full_usec", label=("stalled", "full")),
+        divisor=1e6,
+    ),
+    _both(
+        "memory_pressure_seconds_total",
+        "counter",
+        "seconds",
+        "Time in which some or all tasks of {of} waited for memory.",
+        Series(field="memory_pressure_some_usec", label=("stalled", "some")),
+        Series(field="memory_pressure_full_usec", label=("stalled", "full")),
+        divisor=1e6,
+    ),
+    _both(
+        "io_pressure_seconds_total",
+        "counter",
+        "seconds",
+        "Time in which some or all tasks of {of} waited for I/O.",
+        Series(field="io_pressure_some_usec", label=("stalled", "some")),
+        Series(field="io_pressure_full_usec", label=("stalled", "full")),
+        divisor=1e6,
+    ),
+)
+"""Left out for containers, as each would cost a series or two for every container of the node."""
+
+_POD_DETAIL: tuple[Metric, ...] = tuple(
+    Metric(
+        name=f"pod_cgroup_memory_{suffix}_bytes",
+        type="gauge",
+        unit="bytes",
+        help=f"{what} of the pod's cgroup, sandbox and ended containers included.",
+        scope="pod",
+        labels=_POD,
+        series=(Series(field=f"memory_{suffix}_bytes"),),
+    )
+    for suffix, what in (
+        ("active_file", "Page cache in recent use"),
+        ("inactive_file", "Page cache not in recent use, the part that the working set leaves out,"),
+        ("shmem", "Shared memory and tmpfs"),
+        ("slab_reclaimable", "Kernel objects that can be reclaimed"),
+        ("kernel_stack", "Kernel stacks"),
+    )
+)
+
+_INFO = Metric(
+    name="pod_info",
+    type="gauge",
+    unit="",
+    help="1 for each pod, with what is known of it.",
+    scope="info",
+    labels=("namespace", "node", "pod", "qos_class", "uid", "workload_kind", "workload_name"),
+    formula="the kubelet's list of pods; label_* for the pod labels named by --pod-labels",
+)
+
+
+def _self(name: str, kind: MetricType, unit: str, help_text: str, *labels: str) -> Metric:
+    return Metric(name=name, type=kind, unit=unit, help=help_text, scope="self", labels=labels, formula="podtally")
+
+
+SELF: tuple[Metric, ...] = (
+    _self("podtally_build_info", "gauge", "", "1, with podtally's version.", "version"),
+    _self("podtally_ticks_total", "counter", "", "Passes over the node's cgroups, by result.", "result"),
+    _self("podtally_tick_duration_seconds", "summary", "seconds", "Time that a tick took, reading to publishing."),
+    _self("podtally_tick_cpu_seconds_total", "counter", "seconds", "CPU time of the ticks."),
+    _self("podtally_tally_age_seconds", "gauge", "seconds", "Age of the tally that this page shows."),
+    _self("podtally_cgroups", "gauge", "", "Cgroups read in the last tick."),
+    _self("podtally_files_read_total", "counter", "", "Kernel files read."),
+    _self("podtally_read_errors_total", "counter", "", "Kernel files that could not be read or parsed.", "reason"),
+    _self("podtally_descriptors_held", "gauge", "", "Descriptors of cgroup files and directories held open."),
+    _self("podtally_descriptors_limit", "gauge", "", "Descriptors that may be held open."),
+    _self(
+        "podtally_opened_reads_total",
+        "counter",
+        "",
+        "Reads that opened their file, as no more descriptors may be held.",
+    ),
+    _self("podtally_pods", "gauge", "", "Pods exported."),
+    _self("podtally_pods_incomplete", "gauge", "", "Pods whose sums are withheld as a part is missing.", "reason"),
+    _self("podtally_unnamed_cgroups", "gauge", "", "Pods' and containers' cgroups that no answer names."),
+    _self("podtally_duplicates", "gauge", "", "Cgroups not exported as a newer one bears their name.", "kind"),
+    _self("podtally_names_source", "gauge", "", "1 for where the pods' names come from.", "source"),
+    _self("podtally_names_age_seconds", "gauge", "seconds", "Age of the answer that the names are taken from."),
+    _self(
+        "podtally_answers_total",
+        "counter",
+        "",
+        "Answers to the question for pods, by HTTP status; error where nothing answered.",
+        "code",
+        "source",
+    ),
+    _self("podtally_refused_items_total", "counter", "", "Items in lists of pods that were no pods."),
+    _self("podtally_scrapes_total", "counter", "", "Expositions served.", "path"),
+    _self("podtally_scrape_duration_seconds", "summary", "seconds", "Time that rendering an exposition took.", "path"),
+    _self("process_cpu_seconds_total", "counter", "seconds", "CPU time of this process."),
+    _self("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of this process."),
+    _self("process_start_time_seconds", "gauge", "seconds", "Start of this process since the epoch."),
+)
+"""podtally's account of itself."""
+
+POD: tuple[Metric, ...] = (*_TOP, *(pair[0] for pair in (*_BOTH, *_POD_ONLY)), *_POD_DETAIL)
+CONTAINER: tuple[Metric, ...] = (*_CONTAINER_ONLY, *(pair[1] for pair in _BOTH))
+INFO: tuple[Metric, ...] = (_INFO,)
+
+CATALOGUE: tuple[Metric, ...] = (*POD, *INFO, *CONTAINER, *SELF)
+"""All families of ``/metrics``, in the order in which they are written."""
+
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}

@@ -1,0 +1,169 @@
+"""A PodList, as the kubelet's ``/pods`` and the API server's ``/api/v1/pods`` give it, to :class:`Pod` values. Pure.
+
+An item that is not a pod is left out and counted; the rest of the list is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from collector.errors import AnswerError
+from collector.model import Container, Pod
+
+_CONFIG_HASH = "kubernetes.io/config.hash"
+_CONFIG_MIRROR = "kubernetes.io/config.mirror"
+
+_STATUS_LISTS: tuple[tuple[str, Literal["app", "init", "ephemeral"]], ...] = (
+    ("initContainerStatuses", "init"),
+    ("containerStatuses", "app"),
+    ("ephemeralContainerStatuses", "ephemeral"),
+)
+
+
+class PodList(NamedTuple):
+    """The pods of an answer."""
+
+    pods: dict[str, Pod]
+    """By the uid that is in the name of the pod's cgroup."""
+    refused: int
+    """Items that are no pods."""
+
+
+def parse_pods(body: bytes, source: str) -> PodList:
+    """Read a PodList. Raises :class:`AnswerError` if ``body`` is not one."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"{source}: the list of pods is not JSON: {error}") from error
+    items = value.get("items", []) if isinstance(value, dict) else None
+    if items is None and isinstance(value, dict):
+        items = []  # a Go nil slice
+    if not isinstance(items, list):
+        raise AnswerError(f"{source}: the answer is no list of pods")
+    pods: dict[str, Pod] = {}
+    refused = 0
+    for item in items:
+        try:
+            pod = _pod(item)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            refused += 1
+            continue
+        pods[pod.uid] = pod
+    return PodList(pods, refused)
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(value)
+    # A lone surrogate is legal JSON and no text: it could not be written out again.
+    value.encode()
+    return value
+
+
+def _words(value: Any) -> dict[str, str]:
+    return {_word(key): text for key, text in (value or {}).items() if isinstance(text, str) and _is_text(text)}
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def parse_time_ns(value: Any) -> int | None:
+    """An RFC 3339 time as nanoseconds since the epoch; ``None`` where there is none.
+
+    >>> parse_time_ns("2026-11-23T05:28:33Z")
+    1795411713000000000
+    """
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return round(moment.timestamp()) * 1_000_000_000 if not moment.microsecond else int(moment.timestamp() * 1e9)
+
+
+def _pod(item: dict[str, Any]) -> Pod:
+    metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
+    annotations = metadata.get("annotations") or {}
+    uid = _word(metadata["uid"])
+    if _CONFIG_MIRROR in annotations:
+        # The API server's mirror of a static pod has a uid of its own; the cgroup is named by the static pod's.
+        uid = _word(annotations.get(_CONFIG_HASH) or annotations[_CONFIG_MIRROR])
+    owner_kind, owner_name = _owner(metadata)
+    return Pod(
+        namespace=_word(metadata["namespace"]),
+        name=_word(metadata["name"]),
+        uid=uid,
+        phase=_text(status.get("phase")),
+        qos_class=_text(status.get("qosClass")),
+        node=_text(spec.get("nodeName")),
+        created_ns=parse_time_ns(metadata.get("creationTimestamp")),
+        host_network=spec.get("hostNetwork") is True,
+        labels=_words(metadata.get("labels")),
+        owner_kind=owner_kind,
+        owner_name=owner_name,
+        containers=_containers(status),
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and _is_text(value) else ""
+
+
+def _owner(metadata: dict[str, Any]) -> tuple[str, str]:
+    """Kind and name of the workload: a ReplicaSet of a Deployment is told by the pod-template-hash in its name."""
+    for owner in metadata.get("ownerReferences") or []:
+        if owner.get("controller") is True:
+            kind, name = _text(owner.get("kind")), _text(owner.get("name"))
+            template = _text((metadata.get("labels") or {}).get("pod-template-hash"))
+            if kind == "ReplicaSet" and template and name.endswith("-" + template):
+                return "Deployment", name[: -len(template) - 1]
+            if kind == "Node":
+                # The mirror of a static pod is owned by its node in the API server, by nothing in the kubelet.
+                break
+            return kind, name
+    return "", ""
+
+
+def _bare_id(value: Any) -> str:
+    """``containerd://<id>`` -> ``<id>``; ``""`` before the container is made."""
+    return _text(value).rpartition("://")[2]
+
+
+def _containers(status: dict[str, Any]) -> dict[str, Container]:
+    containers: dict[str, Container] = {}
+    for key, kind in _STATUS_LISTS:
+        for entry in _dicts(status.get(key)):
+            name = _word(entry["name"])
+            state = entry.get("state") or {}
+            running = state.get("running")
+            current = _bare_id(entry.get("containerID"))
+            for ended in (state.get("terminated"), (entry.get("lastState") or {}).get("terminated")):
+                if isinstance(ended, dict) and (ended_id := _bare_id(ended.get("containerID"))):
+                    containers[ended_id] = Container(
+                        name=name, container_id=ended_id, kind=kind, running=False, image="", started_ns=None
+                    )
+            if current:
+                containers[current] = Container(
+                    name=name,
+                    container_id=current,
+                    kind=kind,
+                    running=isinstance(running, dict),
+                    image=_text(entry.get("image")),
+                    started_ns=parse_time_ns(running.get("startedAt")) if isinstance(running, dict) else None,
+                )
+    return containers
+
+
+def _dicts(value: Any) -> Iterable[dict[str, Any]]:
+    return value if isinstance(value, list) else []

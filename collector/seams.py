@@ -1,0 +1,59 @@
+"""The two seams between the program and where its bytes come from: cgroups and answers.
+
+Whatever stands below a seam (a live node, a recording, a tee around either, a test's directory) is used by the same
+code above it. Parsing is above, so that a mended parser mends old recordings too.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from collector.model import Answer, Instant
+
+
+class Directory(Protocol):
+    """A cgroup directory that a source holds open: one identity, for as long as it lives."""
+
+    ino: int
+    """0 in a recording that lacks it: the path alone is the identity."""
+    mtime_ns: int | None
+    """When it was made; ``None`` in a recording that lacks it."""
+
+    def stamp(self) -> int:
+        """Monotonic time, taken just before this cgroup's files are read."""
+
+    def subdirectories(self, *, force: bool = False) -> list[str] | None:
+        """Names of the child cgroups, or ``None`` where nothing seems to have changed since they were last given.
+
+        ``force``: list them in any case. One cgroup made and another removed between two ticks leave no trace in
+        a kernfs directory; the removed one's files do say it, and then the caller forces.
+        """
+
+    def read(self, name: str) -> bytes:
+        """The whole of one file. Raises :class:`SourceError`; :class:`Gone` if the cgroup has been removed."""
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+
+
+class Tree(Protocol):
+    """Where cgroups come from."""
+
+    def begin(self) -> Instant:
+        """Start the next tick. Raises :class:`EndOfRecording`."""
+
+    def open(self, path: str) -> Directory:
+        """Open the directory ``path``, ``.`` for the root. Raises :class:`SourceError`."""
+
+    def read_proc(self, name: str) -> bytes:
+        """``/proc/<name>``, whole. Raises :class:`SourceError`."""
+
+
+class AnswerSource(Protocol):
+    """Where answers come from: pollers of a live node, or a recording."""
+
+    def take(self) -> list[Answer]:
+        """Answers since the last call, one of a name at the most."""
+
+    def ask(self) -> None:
+        """A pod or container has no name: ask again soon. Rate-limited by the source."""

@@ -1,0 +1,105 @@
+"""``/api/v1/pods``: the tally as JSON, ``null`` for absent. Read by scripts and by ``podtally top --url``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from collector.loop import Published
+from collector.model import NO_LIMIT, ContainerTally, Limit, PodTally, Reading
+from collector.table import Usage
+
+
+def time_text(time_ns: int) -> str:
+    """RFC 3339 in UTC, with milliseconds.
+
+    >>> time_text(1795412409871000000)
+    '2026-11-23T05:40:09.871Z'
+    """
+    moment = datetime.fromtimestamp(time_ns // 1_000_000 / 1000, tz=timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _limit(value: Limit | None) -> Limit | str | None:
+    return "max" if value == NO_LIMIT else value
+
+
+def _seconds(usec: int | None) -> float | None:
+    return None if usec is None else usec / 1e6
+
+
+def _reading(reading: Reading) -> dict[str, Any]:
+    details = reading.details
+    return {
+        "cpu_usage_seconds": _seconds(reading.cpu_usage_usec),
+        "cpu_throttled_seconds": _seconds(reading.cpu_throttled_usec),
+        "cpu_limit_cores": _limit(details.cpu_limit_cores),
+        "memory_working_set_bytes": reading.memory_working_set_bytes,
+        "memory_usage_bytes": reading.memory_current_bytes,
+        "memory_rss_bytes": details.memory_anon_bytes,
+        "memory_cache_bytes": details.memory_file_bytes,
+        "memory_peak_bytes": details.memory_peak_bytes,
+        "memory_limit_bytes": _limit(details.memory_limit_bytes),
+        "oom_kills": details.memory_oom_kill_events,
+    }
+
+
+def _container(one: ContainerTally, start_shift_ns: int) -> dict[str, Any]:
+    return {
+        "name": one.container.name,
+        "kind": one.container.kind,
+        "id": one.container.container_id,
+        "started": None if one.started_ns is None else time_text(one.started_ns + start_shift_ns),
+        "cpu_cores": one.cpu_cores,
+        "memory_bytes": one.memory_bytes,
+        "cgroup": _reading(one.reading),
+    }
+
+
+def _pod(one: PodTally, start_shift_ns: int) -> dict[str, Any]:
+    return {
+        "namespace": one.pod.namespace,
+        "name": one.pod.name,
+        "uid": one.pod.uid,
+        "phase": one.pod.phase,
+        "qos_class": one.pod.qos_class or one.cgroup.qos_class,
+        "cpu_cores": one.cpu_cores,
+        "cpu_peak_cores": one.cpu_peak_cores,
+        "memory_bytes": one.memory_bytes,
+        "cgroup": {"cpu_cores": one.cgroup_cpu_cores, **_reading(one.reading)},
+        "overhead": {"cpu_cores": one.overhead_cpu_cores, "memory_bytes": one.overhead_memory_bytes},
+        "incomplete": one.incomplete,
+        "containers": [_container(container, start_shift_ns) for container in one.containers],
+    }
+
+
+def document(published: Published) -> dict[str, Any]:
+    """The whole answer."""
+    tally = published.tally
+    return {
+        "node": tally.node_name,
+        "time": time_text(tally.instant.time_ns + published.shift_ns),
+        "window_seconds": tally.window_seconds,
+        "names": {
+            "source": tally.names.source,
+            "kubelet": tally.names.kubelet,
+            "apiserver": tally.names.apiserver,
+        },
+        "pods": [_pod(one, published.start_shift_ns) for one in tally.pods],
+    }
+
+
+def usages(value: Any, *, containers: bool) -> list[Usage]:
+    """The rows of an answer of this API, read back. Raises ``KeyError`` or ``TypeError`` if it is none."""
+    rows: list[Usage] = []
+    for pod in value["pods"]:
+        if pod["phase"] != "Running" or not pod["containers"]:
+            continue
+        if containers:
+            rows += [
+                Usage(pod["namespace"], pod["name"], one["name"], one["cpu_cores"], one["memory_bytes"])
+                for one in pod["containers"]
+            ]
+        else:
+            rows.append(Usage(pod["namespace"], pod["name"], "", pod["cpu_cores"], pod["memory_bytes"]))
+    return rows

@@ -1,0 +1,228 @@
+"""The HTTP server. Every answer is made of what the loop published last."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gzip
+import json
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+
+from collector.errors import UsageError
+from collector.loop import Loop, Published
+from collector.metrics import resource
+from collector.metrics.account import AccountCollector
+from collector.metrics.native import NativeExposition, Selection
+from collector.model import Tally
+from collector.server import api, page
+
+log = logging.getLogger(__name__)
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+_GZIP_LEVEL = 1
+"""A scrape is sent over the node's network once: more effort costs more CPU than it saves bytes."""
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """True if the ``Accept`` header prefers OpenMetrics, as prometheus_client negotiates."""
+    try:
+        return choose_encoder(accept)[1].startswith("application/openmetrics-text")
+    except (ValueError, TypeError):
+        # A version that is no version: the format that every scraper reads.
+        return False
+
+
+def wants_gzip(accept_encoding: str) -> bool:
+    """True if the ``Accept-Encoding`` header names gzip and does not refuse it.
+
+    >>> wants_gzip("deflate, gzip;q=1.0"), wants_gzip("gzip;q=0"), wants_gzip("")
+    (True, False, False)
+    """
+    for part in accept_encoding.split(","):
+        coding, _, parameters = part.strip().partition(";")
+        if coding.strip().lower() in ("gzip", "*"):
+            return parameters.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+class Server:
+    """Handlers over a loop."""
+
+    def __init__(self, loop: Loop, selection: Selection) -> None:
+        self._loop = loop
+        self._native = NativeExposition(selection)
+        self._registry = CollectorRegistry(auto_describe=False)
+        account = loop.collector.account
+        self._registry.register(AccountCollector(account, self._tally, loop.age_seconds))
+        self._rendered: dict[tuple[str, bool], tuple[int, str]] = {}
+
+    def _tally(self) -> Tally | None:
+        return self._loop.published.tally if self._loop.published else None
+
+    def application(self) -> web.Application:
+        """The routes."""
+        app = web.Application()
+        app.router.add_get("/", self._page)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/metrics/resource", self._resource)
+        app.router.add_get("/api/v1/pods", self._pods)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        return app
+
+    # --- expositions
+
+    def _once(self, path: str, openmetrics: bool, published: Published, render: Callable[[], str]) -> str:
+        """Render once for each tally, however many ask."""
+        known = self._rendered.get((path, openmetrics))
+        if known is not None and known[0] == published.serial and not published.shift_ns:
+            return known[1]
+        text = render()
+        self._rendered[path, openmetrics] = (published.serial, text)
+        return text
+
+    def metrics_text(self, *, openmetrics: bool) -> str:
+        """``/metrics``: the tally's families and podtally's account of itself."""
+        published = self._loop.published
+        text = ""
+        if published is not None:
+            text = self._once(
+                "/metrics",
+                openmetrics,
+                published,
+                lambda: self._native.render(
+                    published.tally, openmetrics=openmetrics, start_shift_ns=published.start_shift_ns
+                ),
+            )
+        generate: Callable[[CollectorRegistry], bytes] = generate_openmetrics if openmetrics else generate_latest
+        return text + generate(self._registry).decode()
+
+    def resource_text(self, *, openmetrics: bool) -> str:
+        """``/metrics/resource``. Where the tally is too old, the page has but the error, as the kubelet's has."""
+        published = self._loop.published if self._loop.alive()[0] else None
+        if published is None:
+            return resource.render(None, openmetrics=openmetrics)
+        return self._once(
+            "/metrics/resource",
+            openmetrics,
+            published,
+            lambda: resource.render(
+                published.tally,
+                openmetrics=openmetrics,
+                shift_ns=published.shift_ns,
+                start_shift_ns=published.start_shift_ns,
+            ),
+        )
+
+    def _exposition(self, request: web.Request, render: Callable[[bool], str]) -> web.Response:
+        begun = time.perf_counter()
+        openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
+        response = _encoded(request, render(openmetrics).encode(), OPENMETRICS if openmetrics else TEXT)
+        self._loop.collector.account.scraped(request.path, time.perf_counter() - begun)
+        return response
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return self._exposition(request, lambda openmetrics: self.metrics_text(openmetrics=openmetrics))
+
+    async def _resource(self, request: web.Request) -> web.Response:
+        return self._exposition(request, lambda openmetrics: self.resource_text(openmetrics=openmetrics))
+
+    # --- for people and scripts
+
+    async def _page(self, request: web.Request) -> web.Response:
+        text = page.render(self._loop.published, self._loop.failure)
+        return _encoded(request, text.encode(), "text/html; charset=utf-8")
+
+    async def _pods(self, request: web.Request) -> web.Response:
+        published = self._loop.published
+        if published is None:
+            return web.json_response({"error": "no tally yet"}, status=503)
+        text = json.dumps(api.document(published))
+        return _encoded(request, text.encode(), "application/json; charset=utf-8")
+
+    # --- probes
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        alive, why = self._loop.alive()
+        return web.Response(text=why + "\n", status=200 if alive else 503)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        published = self._loop.published
+        if published is None:
+            why = f": {self._loop.failure}" if self._loop.failure else ""
+            return web.Response(text=f"not ready: no tally yet{why}\n", status=503)
+        names = published.tally.names
+        state = f"names: {names.source}\nkubelet: {names.kubelet}\nAPI server: {names.apiserver}\n"
+        if not names.known:
+            return web.Response(text=f"not ready: no answer has named the pods yet\n{state}", status=503)
+        return web.Response(text=f"ok\n{state}")
+
+
+def _encoded(request: web.Request, body: bytes, content_type: str) -> web.Response:
+    headers = {"Content-Type": content_type, "Vary": "Accept-Encoding, Accept"}
+    if wants_gzip(request.headers.get("Accept-Encoding", "")):
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+    return web.Response(body=body, headers=headers)
+
+
+def parse_listen(value: str) -> tuple[str | None, int]:
+    """Host and port of ``--listen``; no host is every address. Raises :class:`UsageError`.
+
+    >>> parse_listen(":9753"), parse_listen("127.0.0.1:80"), parse_listen("[::1]:80")
+    ((None, 9753), ('127.0.0.1', 80), ('::1', 80))
+    """
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"--listen {value!r} is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753")
+    return host or None, int(port)
+
+
+Background = Callable[[], Awaitable[None]]
+
+
+async def serve(server: Server, listen: str, background: Background | None, ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``background`` runs beside it; ``ready`` is told the port.
+
+    Raises :class:`UsageError` if the address cannot be listened on.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    host, port = parse_listen(listen)
+    runner = web.AppRunner(server.application(), access_log=None, shutdown_timeout=0.2, handle_signals=False)
+    await runner.setup()
+    task = asyncio.ensure_future(background()) if background is not None else None
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            what = "is in use: is another podtally running? Choose another with --listen"
+            if error.errno != errno.EADDRINUSE:
+                what = f"cannot be listened on: {error.strerror}"
+            raise UsageError(f"the address {listen} {what}") from error
+        ready(runner.addresses[0][1])
+        waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(stopping.wait())}
+        if task is not None:
+            waiting.add(task)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if task is not None and task.done():
+            task.result()
+    finally:
+        if task is not None:
+            task.cancel()
+        await runner.cleanup()

@@ -1,0 +1,267 @@
+"""The kubelet's and the API server's answers, asked over HTTPS with the pod's service account.
+
+- kubelet: ``GET https://<node>:10250/pods``, authorised as ``get nodes/pods`` (``pkg/kubelet/server/auth.go``,
+  fine-grained authorisation, on by default since Kubernetes 1.33).
+- API server: ``GET /api/v1/pods?fieldSelector=spec.nodeName=<node>&resourceVersion=0``, from its cache, and only while
+  the kubelet does not answer.
+
+Whatever goes wrong is an :class:`Answer` too: with the status code and reason, for the log, the metric and ``/readyz``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from collector.errors import UsageError
+from collector.model import Answer
+
+log = logging.getLogger(__name__)
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+_TIMEOUT_SECONDS = 10.0
+_BODY_LIMIT_BYTES = 64 << 20
+"""A list of 500 pods is 5 MiB; what is larger than this is no list of one node's pods."""
+
+_SHORTEST_GAP_SECONDS = 1.0
+"""Between two questions, however many names are missing."""
+
+_INSECURE_HINT = (
+    "the kubelet's certificate is not signed by the cluster's CA: turn on serverTLSBootstrap in the kubelet's "
+    "configuration, or pass --kubelet-insecure-tls, whose price is that whoever can answer at the node's address "
+    "gets this service account's token"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A peer that answers, and how to reach it."""
+
+    name: str
+    """``the kubelet`` or ``the API server``."""
+    url: str
+    token_file: str | None
+    tls: ssl.SSLContext | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What to ask of whom; ``answer`` is the path that the answer has in a recording."""
+
+    answer: str
+    endpoint: Endpoint
+    path: str
+
+
+def tls_context(ca_file: str | None, *, insecure: bool) -> ssl.SSLContext:
+    """A client context: verified by ``ca_file``, or by the system's CAs where that file is not there by default.
+
+    Raises :class:`UsageError` if ``ca_file`` cannot be read.
+    """
+    if insecure:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"cannot read the CA certificates {ca_file}: {error}") from error
+    # Python 3.13 refuses a CA without keyUsage by default, which Go and so every other client of the cluster takes.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def kubelet_url(value: str) -> str:
+    """``value`` with an IPv6 host in brackets: a manifest can only write ``https://$(HOST_IP):10250``.
+
+    >>> kubelet_url("https://fd00::7:10250"), kubelet_url("https://10.0.0.7:10250/")
+    ('https://[fd00::7]:10250', 'https://10.0.0.7:10250')
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UsageError(f"--kubelet-url {value!r} is no URL: give https://HOST:10250")
+    host, _, port = parts.netloc.rpartition(":")
+    netloc = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else parts.netloc
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def in_cluster_url() -> str | None:
+    """The API server's URL as the kubelet tells it to every pod; ``None`` outside of a cluster."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return None
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def node_pods_path(node: str) -> str:
+    """The API server's list of a node's pods."""
+    return f"/api/v1/pods?fieldSelector={quote(f'spec.nodeName={node}', safe='')}&resourceVersion=0"
+
+
+def _token(path: str) -> str:
+    """The token, read for each question, as the kubelet rotates it: a small file of a tmpfs, twice a minute."""
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+async def fetch(session: aiohttp.ClientSession, question: Question) -> Answer:
+    """Ask once. Never raises for what the peer or the network does."""
+    endpoint = question.endpoint
+    headers = {"Accept": "application/json"} if question.answer.endswith(".json") else {}
+    time_ns = time.time_ns()
+    try:
+        if endpoint.token_file is not None:
+            headers["Authorization"] = f"Bearer {_token(endpoint.token_file)}"
+        async with session.get(endpoint.url + question.path, headers=headers, ssl=endpoint.tls or True) as response:
+            body = await _limited_body(response)
+            if response.status == 200 and body is not None:
+                return Answer(question.answer, time_ns, 200, None, body)
+            return Answer(question.answer, time_ns, response.status, _reason(response.reason, body), None)
+    except aiohttp.ClientConnectorCertificateError as error:
+        reason = f"{error.certificate_error}"
+        if endpoint.name == "the kubelet":
+            reason = f"{_INSECURE_HINT} ({reason})"
+    except asyncio.TimeoutError:
+        reason = f"{endpoint.url} did not answer within {_TIMEOUT_SECONDS:.0f} s"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        reason = f"{endpoint.url}: {error}" if str(error) else f"{endpoint.url}: {type(error).__name__}"
+    return Answer(question.answer, time_ns, None, reason, None)
+
+
+async def _limited_body(response: aiohttp.ClientResponse) -> bytes | None:
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > _BODY_LIMIT_BYTES:
+            return None
+    return bytes(body)
+
+
+def _reason(reason: str | None, body: bytes | None) -> str:
+    """What the peer says of its refusal: a Status object's message, or the first line of the text."""
+    if body is None:
+        return f"the answer is larger than {_BODY_LIMIT_BYTES >> 20} MiB"
+    text = body.decode(errors="replace").strip()
+    try:
+        message = json.loads(text).get("message")
+    except (ValueError, AttributeError, RecursionError):
+        message = None
+    first = (message if isinstance(message, str) else text).splitlines()[:1]
+    return (first[0][:300] if first and first[0] else reason) or "refused"
+
+
+class LiveAnswers:
+    """Asks on a timer, and at once when asked to; satisfies :class:`collector.seams.AnswerSource`.
+
+    Runs in an event loop; :meth:`take` and :meth:`ask` are called from the ticks' thread.
+    """
+
+    def __init__(
+        self,
+        kubelet: Question | None,
+        apiserver: Question | None,
+        *,
+        interval: float,
+        extras: tuple[Question, ...] = (),
+        extras_interval: float = 5.0,
+    ) -> None:
+        """``extras`` are asked along for a recording; an answer to them that is refused is left out and logged once."""
+        self._kubelet = kubelet
+        self._apiserver = apiserver
+        self._interval = interval
+        self._extras = extras
+        self._extras_interval = extras_interval
+        self._refused: set[str] = set()
+        self._lock = threading.Lock()
+        self._answers: deque[Answer] = deque(maxlen=64)
+        self._wanted: Callable[[], None] | None = None
+        self.first_round = threading.Event()
+        """Set once the kubelet, and the API server if need be, have been asked."""
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Extras that were refused."""
+        return tuple(sorted(self._refused))
+
+    def take(self) -> list[Answer]:
+        """What came in since, one of a name; further ones wait for the next tick."""
+        taken: dict[str, Answer] = {}
+        later: list[Answer] = []
+        with self._lock:
+            for answer in self._answers:
+                if answer.name in taken:
+                    later.append(answer)
+                else:
+                    taken[answer.name] = answer
+            self._answers.clear()
+            self._answers.extend(later)
+        return list(taken.values())
+
+    def ask(self) -> None:
+        """Ask again soon."""
+        if self._wanted is not None:
+            self._wanted()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        loop = asyncio.get_running_loop()
+        wanted = asyncio.Event()
+
+        def want() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(wanted.set)
+
+        self._wanted = want
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            extras = asyncio.ensure_future(self._ask_extras(session)) if self._extras else None
+            try:
+                while True:
+                    wanted.clear()
+                    await self._ask_names(session)
+                    self.first_round.set()
+                    await asyncio.sleep(min(_SHORTEST_GAP_SECONDS, self._interval))
+                    try:
+                        await asyncio.wait_for(wanted.wait(), max(0.0, self._interval - _SHORTEST_GAP_SECONDS))
+                    except asyncio.TimeoutError:
+                        continue
+            finally:
+                if extras is not None:
+                    extras.cancel()
+
+    async def _ask_names(self, session: aiohttp.ClientSession) -> None:
+        if self._kubelet is not None:
+            answer = await fetch(session, self._kubelet)
+            self._put(answer)
+            if answer.status == 200:
+                return
+        if self._apiserver is not None:
+            self._put(await fetch(session, self._apiserver))
+
+    async def _ask_extras(self, session: aiohttp.ClientSession) -> None:
+        while True:
+            for question in self._extras:
+                answer = await fetch(session, question)
+                if answer.status == 200:
+                    self._put(answer)
+                elif question.answer not in self._refused:
+                    self._refused.add(question.answer)
+                    log.warning("%s is left out: HTTP %s %s", question.answer, answer.status, answer.error)
+            await asyncio.sleep(self._extras_interval)
+
+    def _put(self, answer: Answer) -> None:
+        with self._lock:
+            self._answers.append(answer)

@@ -1,0 +1,217 @@
+"""The live node: cgroupfs and /proc through held descriptors.
+
+Opening a kernfs file costs several times what reading it does (five to ten, measured on a real node), so that every
+directory and file stays open while its cgroup lives. Where the descriptor limit is reached, further files are opened
+for each read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import time
+from typing import Final
+
+from collector.errors import Gone, SourceError, UnsupportedNode, classify
+from collector.model import Instant
+from collector.sources.version import require_v2
+
+_CHUNK: Final = 4096
+"""One pread of a page: ``memory.stat`` is about 1.3 KiB, and a larger buffer costs more to allocate than it saves."""
+
+_RESERVE: Final = 64
+"""Descriptors left for sockets, the kubelet's connection and files opened for one read."""
+
+_RACY_NS: Final = 50_000_000
+"""A directory changed this shortly before it was listed may change again without a new mtime (the kernel's clock for
+timestamps ticks every 1 to 10 ms): it is listed again. kernfs keeps no such mtime, there nlink and ENODEV tell."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; the limit in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError):
+            # Some sandboxes forbid it: the soft limit holds, and files beyond it are opened for each read.
+            return soft
+    return soft
+
+
+class LiveDirectory:
+    """A cgroup directory of the live node, held open; satisfies :class:`collector.seams.Directory`."""
+
+    __slots__ = ("_absent", "_fd", "_files", "_path", "_signature", "_tree", "ino", "mtime_ns")
+
+    def __init__(self, tree: LiveTree, path: str) -> None:
+        self._tree = tree
+        self._path = path
+        self._files: dict[str, int] = {}
+        self._absent: set[str] = set()
+        self._signature: tuple[int, int] | None = None
+        try:
+            fd = os.open(os.path.join(tree.root, path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise classify(error.errno or 0, path, "directory") from error
+        status = os.fstat(fd)
+        self.ino = status.st_ino
+        self.mtime_ns: int | None = status.st_mtime_ns
+        if tree.may_hold():
+            tree.held += 1
+            self._fd = fd
+        else:
+            os.close(fd)
+            self._fd = -1
+
+    def stamp(self) -> int:
+        """Monotonic time."""
+        return time.monotonic_ns()
+
+    def subdirectories(self, *, force: bool = False) -> list[str] | None:
+        """Child cgroups, or ``None`` where neither their number (nlink) nor the mtime has changed."""
+        where: int | str = self._fd if self._fd >= 0 else os.path.join(self._tree.root, self._path)
+        try:
+            status = os.stat(where)
+            if status.st_ino != self.ino or status.st_nlink == 0:
+                raise Gone(self._path, errno.ENOENT)
+            signature = (status.st_nlink, status.st_mtime_ns)
+            # Some file systems (btrfs) give every directory one link: there the count tells nothing.
+            if signature == self._signature and status.st_nlink >= 2 and not force:
+                return None
+            with os.scandir(where) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            raise classify(error.errno or 0, self._path, "directory") from error
+        self._signature = signature if time.time_ns() - status.st_mtime_ns > _RACY_NS else None
+        return names
+
+    def read(self, name: str) -> bytes:
+        """One file, whole."""
+        fd = self._files.get(name, -1)
+        if fd < 0:
+            return self._open_and_read(name)
+        try:
+            data = os.pread(fd, _CHUNK, 0)
+            if len(data) == _CHUNK:
+                data += _rest(fd, _CHUNK)
+        except OSError as error:
+            raise classify(error.errno or 0, f"{self._path}/{name}", "read") from error
+        return data
+
+    def _open_and_read(self, name: str) -> bytes:
+        path = f"{self._path}/{name}"
+        if name in self._absent:
+            # A kernel without the file does not grow it while the cgroup lives.
+            raise classify(errno.ENOENT, path, "file")
+        try:
+            if self._fd >= 0:
+                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
+            else:
+                fd = os.open(os.path.join(self._tree.root, path), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._opening_failed(error, name) from error
+        hold = self._tree.may_hold()
+        try:
+            data = os.pread(fd, _CHUNK, 0)
+            if len(data) == _CHUNK:
+                data += _rest(fd, _CHUNK)
+        except OSError as error:
+            hold = False
+            raise classify(error.errno or 0, path, "read") from error
+        finally:
+            if hold:
+                self._files[name] = fd
+                self._tree.held += 1
+            else:
+                self._tree.opened_for_one_read += 1
+                os.close(fd)
+        return data
+
+    def _opening_failed(self, error: OSError, name: str) -> SourceError:
+        number = error.errno or 0
+        if number == errno.ENOENT:
+            # The file of a removed cgroup is as absent as one that the kernel does not have.
+            try:
+                there = os.stat(os.path.join(self._tree.root, self._path)).st_ino == self.ino
+            except OSError as gone:
+                return classify(gone.errno or 0, self._path, "directory")
+            if not there:
+                return Gone(self._path, errno.ENOENT)
+            self._absent.add(name)
+        elif number in (errno.EMFILE, errno.ENFILE):
+            self._tree.out_of_descriptors()
+        return classify(number, f"{self._path}/{name}", "file")
+
+    def close(self) -> None:
+        """Close all descriptors of this cgroup."""
+        for fd in self._files.values():
+            os.close(fd)
+        self._tree.held -= len(self._files)
+        self._files.clear()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._tree.held -= 1
+            self._fd = -1
+
+
+def _rest(fd: int, offset: int) -> bytes:
+    """What follows a full first buffer, until an empty read: a short read need not be the end."""
+    parts: list[bytes] = []
+    while data := os.pread(fd, 16 * _CHUNK, offset):
+        parts.append(data)
+        offset += len(data)
+    return b"".join(parts)
+
+
+class LiveTree:
+    """The cgroup v2 file system of this node; satisfies :class:`collector.seams.Tree`."""
+
+    def __init__(self, root: str, proc_root: str = "/proc", *, descriptor_limit: int | None = None) -> None:
+        """Raises :class:`UnsupportedNode` if ``root`` is no cgroup v2 mount.
+
+        ``descriptor_limit``: how many descriptors may be held; what the process may open, less a reserve, if ``None``.
+        """
+        self.root = root
+        self.proc_root = proc_root
+        self.held = 0
+        """Descriptors held open."""
+        self.opened_for_one_read = 0
+        """Reads that had to open their file because the limit of descriptors was reached, or that failed."""
+        limit = raise_descriptor_limit() if descriptor_limit is None else descriptor_limit
+        self.descriptor_limit = limit - _RESERVE if descriptor_limit is None else limit
+        try:
+            names = os.listdir(root)
+        except OSError as error:
+            raise UnsupportedNode(
+                f"cannot read the cgroup root {root}: {error.strerror}; "
+                "give the mount point of cgroup v2 with --cgroup-root"
+            ) from error
+        require_v2(names, root)
+
+    def may_hold(self) -> bool:
+        """True while a further descriptor may be kept open."""
+        return self.held < self.descriptor_limit
+
+    def out_of_descriptors(self) -> None:
+        """The process has run out before the limit was reached: hold no more than now."""
+        self.descriptor_limit = min(self.descriptor_limit, max(0, self.held - _RESERVE))
+
+    def begin(self) -> Instant:
+        """Now, on both clocks."""
+        return Instant(time.time_ns(), time.monotonic_ns())
+
+    def open(self, path: str) -> LiveDirectory:
+        """Open the cgroup directory ``path``."""
+        return LiveDirectory(self, path)
+
+    def read_proc(self, name: str) -> bytes:
+        """``/proc/<name>``, whole."""
+        path = os.path.join(self.proc_root, name)
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise classify(error.errno or 0, path, "file") from error

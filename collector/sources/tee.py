@@ -1,0 +1,263 @@
+"""The tee that makes recordings: it stands between the walk and any source and keeps exactly what passes.
+
+Bytes, inodes, errnos and clocks are written as they were handed on, so that the program does the same with the
+recording as it did with the source: exposition(replay(record(x))) == exposition(x) is a test.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import zstandard
+
+from collector.errors import RecordingError, SourceError
+from collector.model import Answer, Instant
+from collector.seams import AnswerSource, Directory, Tree
+from collector.sources.recording import CGROUP_ROOT, Meta
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+class RecordingWriter:
+    """Writes a recording as a directory or an archive, frame by frame. A context manager."""
+
+    def __init__(self, out: str, meta: Meta, stdout: BinaryIO | None = None) -> None:
+        """``out``: a new directory, a name ending in ``.tar``, ``.tar.gz`` or ``.tar.zst``, or ``-`` for a
+        ``.tar.zst`` on ``stdout``. Raises :class:`RecordingError` if it cannot be written or a directory is there
+        already: a recording is never written over another's frames.
+        """
+        self._frames = 0
+        self._archive: tarfile.TarFile | None = None
+        self._closing: list[Any] = []
+        self._root = Path(out)
+        try:
+            if out == "-":
+                self._open_archive(".tar.zst", cast(BinaryIO, stdout))
+            elif out.endswith((".tar", ".tar.gz", ".tar.zst")):
+                file = open(out, "wb")
+                self._closing.append(file)
+                self._open_archive(out, file)
+            else:
+                self._root.mkdir(parents=True)
+        except FileExistsError as error:
+            raise RecordingError(f"{out} is there already: give a new name, or remove it first") from error
+        except OSError as error:
+            raise RecordingError(f"cannot write the recording {out}: {error.strerror}") from error
+        self._put("recording.json", meta.to_json().encode())
+
+    def _open_archive(self, name: str, file: BinaryIO) -> None:
+        stream: Any = file
+        if name.endswith(".zst"):
+            stream = zstandard.ZstdCompressor(level=10).stream_writer(file, closefd=False)
+            self._closing.insert(0, stream)
+        elif name.endswith(".gz"):
+            stream = gzip.GzipFile(fileobj=file, mode="wb", mtime=0)
+            self._closing.insert(0, stream)
+        self._archive = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)
+        self._closing.insert(0, self._archive)
+
+    def _put(self, name: str, data: bytes) -> None:
+        if self._archive is not None:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            info.mode = 0o644
+            self._archive.addfile(info, io.BytesIO(data))
+            return
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def frame(self, head: dict[str, Any], files: dict[str, bytes]) -> None:
+        """Write one frame: ``frame.json`` and the files below its folder."""
+        folder = f"frames/{self._frames:04d}"
+        self._put(f"{folder}/frame.json", json.dumps(head, indent=1).encode() + b"\n")
+        for name, data in files.items():
+            self._put(f"{folder}/{name}", data)
+        self._frames += 1
+
+    def close(self) -> None:
+        """End the archive. A directory without a frame is taken away again."""
+        for stream in self._closing:
+            stream.close()
+        self._closing.clear()
+        if self._archive is None and self._frames == 0:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    @property
+    def frames(self) -> int:
+        """Frames written."""
+        return self._frames
+
+    def __enter__(self) -> RecordingWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+# --- the tee --------------------------------------------------------------------------------------------------------
+
+
+class TeeDirectory:
+    """Hands everything on and notes it; satisfies :class:`collector.seams.Directory`."""
+
+    __slots__ = ("_inner", "_path", "_tee", "ino", "mtime_ns")
+
+    def __init__(self, tee: TeeTree, path: str, inner: Directory) -> None:
+        self._tee = tee
+        self._path = path
+        self._inner = inner
+        self.ino = inner.ino
+        self.mtime_ns = inner.mtime_ns
+
+    def stamp(self) -> int:
+        """Monotonic time, noted."""
+        monotonic_ns = self._inner.stamp()
+        self._tee.note_directory(self._path, self.ino, self.mtime_ns, monotonic_ns)
+        return monotonic_ns
+
+    def subdirectories(self, *, force: bool = False) -> list[str] | None:
+        """Child cgroups; that the directory was there is noted."""
+        names = self._inner.subdirectories(force=force)
+        self._tee.note_directory(self._path, self.ino, self.mtime_ns, None)
+        return names
+
+    def read(self, name: str) -> bytes:
+        """The bytes or the error, noted."""
+        path = name if self._path == "." else f"{self._path}/{name}"
+        try:
+            data = self._inner.read(name)
+        except SourceError as error:
+            self._tee.note_error(path, error)
+            raise
+        self._tee.note_file(f"{CGROUP_ROOT}/{path}", data)
+        return data
+
+    def close(self) -> None:
+        """Let go."""
+        self._inner.close()
+
+
+class TeeTree:
+    """A tree that records another; satisfies :class:`collector.seams.Tree`."""
+
+    def __init__(self, inner: Tree, writer: RecordingWriter) -> None:
+        self._inner = inner
+        self._writer = writer
+        self._instant: Instant | None = None
+        self._dirs: dict[str, dict[str, int]] = {}
+        self._stamped: set[str] = set()
+        self._errors: dict[str, str] = {}
+        self._files: dict[str, bytes] = {}
+        self._answers: dict[str, dict[str, Any]] = {}
+
+    def begin(self) -> Instant:
+        """Write the frame that has ended and start the next."""
+        self.flush()
+        self._instant = self._inner.begin()
+        return self._instant
+
+    def flush(self) -> None:
+        """Write what the current frame has so far, if there is one. Call once after the last tick."""
+        if self._instant is None:
+            return
+        head = {
+            "time_ns": self._instant.time_ns,
+            "monotonic_ns": self._instant.monotonic_ns,
+            "dirs": self._dirs,
+            "errors": self._errors,
+            "answers": self._answers,
+        }
+        self._writer.frame(head, self._files)
+        self._instant = None
+        self._dirs, self._stamped, self._errors, self._files, self._answers = {}, set(), {}, {}, {}
+
+    def open(self, path: str) -> TeeDirectory:
+        """Open ``path`` and note that it was there, or why not."""
+        try:
+            inner = self._inner.open(path)
+        except SourceError as error:
+            self.note_error(path, error)
+            raise
+        # Errors of a cgroup that stood at this path before are not this one's.
+        for name in [name for name in self._errors if name == path or name.startswith(path + "/")]:
+            del self._errors[name]
+        self._dirs.pop(path, None)
+        self._stamped.discard(path)
+        self.note_directory(path, inner.ino, inner.mtime_ns, None)
+        return TeeDirectory(self, path, inner)
+
+    def read_proc(self, name: str) -> bytes:
+        """``/proc/<name>``, noted."""
+        data = self._inner.read_proc(name)
+        self.note_file(f"proc/{name}", data)
+        return data
+
+    # --- notes, taken by the directories and the answers' tee
+
+    def note_directory(self, path: str, ino: int, mtime_ns: int | None, monotonic_ns: int | None) -> None:
+        """Note that ``path`` was there; the time of its first stamp stays, as its values are of then."""
+        if self._instant is None or path in self._stamped or (monotonic_ns is None and path in self._dirs):
+            return
+        at = self._instant.time_ns if monotonic_ns is None else self._instant.wall_ns(monotonic_ns)
+        self._dirs[path] = {"time_ns": at, "ino": ino} | ({} if mtime_ns is None else {"mtime_ns": mtime_ns})
+        if monotonic_ns is not None:
+            self._stamped.add(path)
+
+    def note_error(self, path: str, error: SourceError) -> None:
+        """Note that reading ``path`` failed. A file that is not there is noted by its absence."""
+        if error.errno != errno.ENOENT:
+            self._errors[path] = errno.errorcode.get(error.errno, "EIO")
+
+    def note_file(self, path: str, data: bytes) -> None:
+        """Note what a file held."""
+        self._files[path] = data
+
+    def note_answer(self, answer: Answer) -> None:
+        """Note an answer or its lack."""
+        if answer.body is not None:
+            self._files[answer.name] = answer.body
+        entry: dict[str, Any] = {"time_ns": answer.time_ns, "status": answer.status}
+        if answer.error is not None:
+            entry["error"] = answer.error
+        self._answers[answer.name] = entry
+
+
+class TeeAnswers:
+    """An answer source that records another."""
+
+    def __init__(self, inner: AnswerSource, tree: TeeTree) -> None:
+        self._inner = inner
+        self._tree = tree
+
+    def take(self) -> list[Answer]:
+        """The answers, noted in the frame that is being read."""
+        answers = self._inner.take()
+        for answer in answers:
+            self._tree.note_answer(answer)
+        return answers
+
+    def ask(self) -> None:
+        """Hand the wish on."""
+        self._inner.ask()
+
+
+def live_meta(node: str, cgroup_driver: str, note: str) -> Meta:
+    """What can be said of the node that the program runs on."""
+    return Meta(
+        node=node,
+        kernel=os.uname().release,
+        cpus=os.cpu_count(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        page_size=os.sysconf("SC_PAGE_SIZE"),
+        cgroup_driver=cgroup_driver,
+        note=note,
+    )

@@ -1,0 +1,106 @@
+"""Pods as ``kubectl top pods`` prints them: columns, units and rounding, for ``podtally top`` and the page.
+
+kubectl: CPU in millicores rounded up, from whole nanocores; memory in Mi rounded down; a pod's line is the sum of its
+containers' exact values, rounded once (``k8s.io/kubectl/pkg/metricsutil/metrics_printer.go``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
+
+from collector.model import Tally
+
+Sort = Literal["name", "cpu", "memory"]
+
+UNKNOWN = "<unknown>"
+"""A value that is absent. kubectl leaves such pods out; here they are shown, so that nothing is silently missing."""
+
+_MEBIBYTE = 1 << 20
+
+
+class Usage(NamedTuple):
+    """A pod or, with a name in ``container``, a container."""
+
+    namespace: str
+    pod: str
+    container: str
+    cpu_cores: float | None
+    memory_bytes: int | None
+
+
+def cpu_text(cores: float | None) -> str:
+    """Millicores, rounded up from whole nanocores.
+
+    >>> cpu_text(0.0160001), cpu_text(0.1), cpu_text(0.0), cpu_text(None)
+    ('17m', '100m', '0m', '<unknown>')
+    """
+    if cores is None:
+        return UNKNOWN
+    # Half a thousandth of a nanocore is a float's rounding, not CPU.
+    return f"{-(-int(cores * 1e9 + 1e-3) // 1_000_000)}m"
+
+
+def memory_text(value_bytes: int | None) -> str:
+    """Mi, rounded down.
+
+    >>> memory_text(1048575), memory_text(3145728), memory_text(None)
+    ('0Mi', '3Mi', '<unknown>')
+    """
+    return UNKNOWN if value_bytes is None else f"{value_bytes // _MEBIBYTE}Mi"
+
+
+def usages(tally: Tally, *, containers: bool) -> list[Usage]:
+    """The rows of a tally. A pod without a running container has none, as in kubectl."""
+    rows: list[Usage] = []
+    for pod in tally.pods:
+        if pod.pod.phase != "Running" or not pod.containers:
+            continue
+        if containers:
+            rows += [
+                Usage(one.namespace, one.pod, one.container.name, one.cpu_cores, one.memory_bytes)
+                for one in pod.containers
+            ]
+        else:
+            rows.append(Usage(pod.pod.namespace, pod.pod.name, "", pod.cpu_cores, pod.memory_bytes))
+    return rows
+
+
+def sort_usages(rows: Iterable[Usage], by: Sort) -> list[Usage]:
+    """By name, or the greatest first; what is absent last."""
+    named = sorted(rows, key=lambda row: row[:3])
+    if by == "name":
+        return named
+    value: Callable[[Usage], float | None] = (
+        (lambda row: row.cpu_cores) if by == "cpu" else (lambda row: row.memory_bytes)
+    )
+
+    def rank(row: Usage) -> float:
+        found = value(row)
+        return float("inf") if found is None else -found
+
+    return sorted(named, key=rank)
+
+
+def columns(*, containers: bool, namespaces: bool) -> list[str]:
+    """The heads, as kubectl has them."""
+    names = ["POD", "NAME"] if containers else ["NAME"]
+    return [*(["NAMESPACE"] if namespaces else []), *names, "CPU(cores)", "MEMORY(bytes)"]
+
+
+def cells(row: Usage, *, containers: bool, namespaces: bool) -> list[str]:
+    """One line."""
+    names = [row.pod, row.container] if containers else [row.pod]
+    return [*([row.namespace] if namespaces else []), *names, cpu_text(row.cpu_cores), memory_text(row.memory_bytes)]
+
+
+def render(rows: Iterable[Usage], *, containers: bool, namespaces: bool, headers: bool = True) -> str:
+    """The table, columns three blanks apart as kubectl's."""
+    lines = [columns(containers=containers, namespaces=namespaces)] if headers else []
+    lines += [cells(row, containers=containers, namespaces=namespaces) for row in rows]
+    if not lines:
+        return ""
+    widths = [max(len(line[index]) for line in lines) + 3 for index in range(len(lines[0]))]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+    )
