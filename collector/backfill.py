@@ -22,15 +22,15 @@ def write(tallies: Iterable[Tally], exposition: NativeExposition, out: TextIO) -
     count = 0
     for tally in tallies:
         stamp = text.timestamp(tally.instant.time_ns, openmetrics=True)
-        for metric, rows in exposition.families(tally):
-            if not rows:
+        for metric, lines in exposition.families(tally):
+            if not lines:
                 continue
             series = gathered.setdefault(metric.name, (metric, {}))[1]
-            for name, value in rows:
-                series.setdefault(name, []).append(f"{name} {value} {stamp}\n")
+            for line in lines:
+                series.setdefault(line.rpartition(" ")[0], []).append(f"{line} {stamp}\n")
                 count += 1
     for metric, series in gathered.values():
-        out.write(text.head(metric.name, metric.type, metric.help, metric.unit, openmetrics=True))
+        out.write(text.head(metric.name, metric.type, metric.help, metric.unit, openmetrics=True) + "\n")
         for lines in series.values():
             out.writelines(lines)
     out.write("# EOF\n")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import gc
 import logging
 import os
 import signal
@@ -14,29 +16,34 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from collector import __version__, backfill, doctor, table, top
+from collector import __version__, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.walk import Walker, find_kubepods
-from collector.errors import PodtallyError, UsageError
+from collector.errors import PodtallyError, UnsupportedNode, UsageError
 from collector.flags import build_parser, help_width, resolve
 from collector.history import History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace
-from collector.metrics import docs
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
-from collector.server.app import Server, serve
+from collector.server.app import Server, parse_listen, serve
 from collector.sources import http
 from collector.sources.live import LiveTree
-from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
-from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
 from collector.table import Usage
 from collector.terminal import progress
+
+# What serve does not need is imported where it is used: recordings and their archives, the doctor, the table's sources.
+# Memory of a DaemonSet is paid for on every node.
+if TYPE_CHECKING:
+    from collector import top
+    from collector.sources.recording import RecordedTree, Recording
 
 log = logging.getLogger("collector")
 
@@ -65,11 +72,24 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"podtally {arguments.command}: {error}\n")
         return 1
     except BrokenPipeError:
-        # The reader of a pipe has had enough, as head has: keep Python from complaining at exit as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe has had enough, as head has.
+        _silence_stdout()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(
+            f"podtally {arguments.command}: cannot write: {error.strerror}; free some, or write elsewhere\n"
+        )
+        _silence_stdout()
+        return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _silence_stdout() -> None:
+    """Keep Python from complaining at exit of what it cannot write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
@@ -97,12 +117,11 @@ def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -
         token_file=token_file,
         tls=http.tls_context(ca_file, insecure=arguments.kubelet_insecure_tls),
     )
-    apiserver_url = arguments.apiserver_url or http.in_cluster_url()
     second = None
-    if apiserver_url:
+    if apiserver_url := arguments.apiserver_url or http.in_cluster_url():
         apiserver = http.Endpoint(
             name="the API server",
-            url=apiserver_url.rstrip("/"),
+            url=http.base_url("--apiserver-url", apiserver_url),
             token_file=token_file,
             tls=http.tls_context(ca_file, insecure=False),
         )
@@ -121,6 +140,8 @@ def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -
 
 
 def _load(path: str) -> Recording:
+    from collector.sources.recording import load
+
     with progress("reading the recording") as bar:
         return load(path, bar)
 
@@ -148,6 +169,8 @@ def _collector(
 def _recorded(
     recording: Recording, *, window: float, loop: bool = False, kubepods: str | None = None
 ) -> tuple[RecordedTree, Collector]:
+    from collector.sources.recording import RecordedAnswers, RecordedTree
+
     tree = RecordedTree(recording, loop=loop)
     collector = _collector(
         tree,
@@ -171,8 +194,11 @@ class _Asking:
 
     def _run(self) -> None:
         self._task = self._loop.create_task(self._answers.run())
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._task)
+        try:
+            with suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(self._task)
+        finally:
+            self._loop.close()
 
     def __enter__(self) -> http.LiveAnswers:
         self._thread.start()
@@ -180,7 +206,8 @@ class _Asking:
         return self._answers
 
     def __exit__(self, *exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._task.cancel)
+        with suppress(RuntimeError):  # it has ended by itself and closed its event loop
+            self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(1.0)
 
 
@@ -201,7 +228,7 @@ def _run_server(
     def ready(port: int) -> None:
         loop.start()
         host = arguments.listen.rpartition(":")[0]
-        shown = "127.0.0.1" if host in ("", "*", "[::]") else host
+        shown = "127.0.0.1" if host.strip("[0.:]") == "" else host
         log.info("%s: look at http://%s:%d/", what, shown, port)
 
     try:
@@ -212,6 +239,7 @@ def _run_server(
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    parse_listen(arguments.listen)  # a wrong address is told before anything is read
     tree = _live_tree(arguments)
     answers = _live_answers(arguments)
     collector = _collector(
@@ -223,6 +251,10 @@ def _serve(arguments: argparse.Namespace) -> int:
         slow_every=arguments.slow_every,
         kubepods=arguments.kubepods,
     )
+    # A tick makes thousands of tuples that are in no cycle and die with the next tick's: at Python's own threshold they
+    # would set off a dozen collections a tick that find nothing.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     account = collector.account
     account.descriptors_held = lambda: tree.held
     account.descriptors_limit = lambda: tree.descriptor_limit
@@ -231,6 +263,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
+    parse_listen(arguments.listen)
     recording = _load(arguments.recording)
     tree, collector = _recorded(recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods)
     if arguments.openmetrics:
@@ -247,6 +280,8 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _backfill(arguments: argparse.Namespace, collector: Collector, frames: int) -> int:
+    from collector import backfill
+
     exposition = NativeExposition(_selection(arguments))
     with progress("tallying frames") as bar:
 
@@ -268,6 +303,9 @@ def _backfill(arguments: argparse.Namespace, collector: Collector, frames: int) 
 
 
 def _record(arguments: argparse.Namespace) -> int:
+    from collector.sources.recording import RecordedAnswers, RecordedTree
+    from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree
+
     out = arguments.out
     if out == "-" and sys.stdout.isatty():
         raise UsageError("a recording on stdout is binary: redirect it to a file")
@@ -294,8 +332,10 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _record_live(arguments: argparse.Namespace) -> int:
+    from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
+
     tree = _live_tree(arguments)
-    tops = find_kubepods(tree)
+    tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree)
     driver = paths.driver(tops[0]) if tops else ""
     meta = live_meta(_node_name(arguments), driver, f"podtally record {arguments.duration:g}s")
     answers = _live_answers(arguments, with_extras=True)
@@ -323,7 +363,10 @@ def _record_live(arguments: argparse.Namespace) -> int:
     log.info("%d frames written to %s", writer.frames, arguments.out)
     if answers.refused:
         log.warning("left out, as they were refused: %s", ", ".join(answers.refused))
-    return 0 if writer.frames else 1
+    if not writer.frames:
+        log.warning("stopped before the first frame: nothing is recorded")
+        return 1
+    return 0
 
 
 def _stop_on_signals() -> threading.Event:
@@ -334,6 +377,8 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _top(arguments: argparse.Namespace) -> int:
+    from collector import top
+
     view = top.View(
         containers=arguments.containers,
         sort=arguments.sort,
@@ -349,7 +394,7 @@ def _top(arguments: argparse.Namespace) -> int:
         recording = _load(arguments.source)
         tree, collector = _recorded(recording, window=arguments.window, kubepods=arguments.kubepods)
         if arguments.once:
-            last = list(collector.tallies())[-1]
+            last = deque(collector.tallies(), maxlen=1).pop()
             return top.show_once(view, table.usages(last, containers=view.containers))
         pace: Pace = ReplayPace(tree.gap_ns, recording.interval_ns, 1.0)
         return _top_live(arguments, view, Loop(collector, pace))
@@ -372,6 +417,8 @@ _ONCE_WAIT_SECONDS = 6.0
 
 
 def _top_live(arguments: argparse.Namespace, view: top.View, loop: Loop) -> int:
+    from collector import top
+
     stop = _stop_on_signals()
     loop.first_tick()
     loop.start()
@@ -385,8 +432,9 @@ def _top_live(arguments: argparse.Namespace, view: top.View, loop: Loop) -> int:
             return top.show_live(view, rows, stop, arguments.interval)
         with progress("taking rates") as bar:
             begun = time.monotonic()
-            while not stop.is_set() and (passed := time.monotonic() - begun) < _ONCE_WAIT_SECONDS:
-                bar(passed, _ONCE_WAIT_SECONDS)
+            wait = max(_ONCE_WAIT_SECONDS, arguments.interval + 1)
+            while not stop.is_set() and (passed := time.monotonic() - begun) < wait:
+                bar(passed, wait)
                 stop.wait(0.2)
         if loop.published is not None and not loop.published.tally.names.known:
             names = loop.published.tally.names
@@ -397,25 +445,33 @@ def _top_live(arguments: argparse.Namespace, view: top.View, loop: Loop) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    answers: list[Answer]
-    if arguments.source:
-        recording = _load(arguments.source)
-        recorded = RecordedTree(recording)
-        answers = recording.frames[0].answers
-        findings = doctor.examine(recorded, answers, kubepods=arguments.kubepods, descriptor_limit=None)
-        text, faults = doctor.render(findings)
-    else:
-        tree = _live_tree(arguments)
-        live = _live_answers(arguments)
-        with _Asking(live):
-            answers = live.take()
-        findings = doctor.examine(tree, answers, kubepods=arguments.kubepods, descriptor_limit=tree.descriptor_limit)
-        text, faults = doctor.render(findings)
+    from collector import doctor
+    from collector.sources.recording import RecordedTree
+
+    answers: list[Answer] = []
+    try:
+        if arguments.source:
+            recording = _load(arguments.source)
+            tree: Tree = RecordedTree(recording)
+            answers = recording.frames[0].answers
+            limit = None
+        else:
+            live = _live_answers(arguments)
+            with _Asking(live):
+                answers = live.take()
+            tree = live_tree = _live_tree(arguments)
+            limit = live_tree.descriptor_limit
+        findings = doctor.examine(tree, answers, kubepods=arguments.kubepods, descriptor_limit=limit)
+    except UnsupportedNode as error:
+        findings = doctor.unsupported(error, answers)
+    text, faults = doctor.render(findings)
     sys.stdout.write(text)
     return 1 if faults else 0
 
 
 def _metrics(arguments: argparse.Namespace) -> int:
+    from collector.metrics import docs
+
     sys.stdout.write(docs.as_json() if arguments.json else docs.as_markdown())
     return 0
 

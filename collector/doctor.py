@@ -54,21 +54,31 @@ def check_cgroups(tree: Tree, kubepods: str | None) -> Iterator[Finding]:
         yield Finding("ok", f"kubepods at /{top}, {paths.driver(top)} driver")
 
 
+def _pods(frame: Frame) -> str:
+    return f"{len(frame.pods)} pod{'' if len(frame.pods) == 1 else 's'}"
+
+
 def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
     """Which of the files that podtally reads the kernel gives, told from one container, else one pod."""
     leaves = [leaf.path for pod in frame.pods for leaf in pod.leaves]
     if not frame.pods:
         yield Finding("note", "no pod has a cgroup on this node")
         return
-    yield Finding("ok", f"{len(frame.pods)} pods with {len(leaves)} containers and sandboxes")
+    yield Finding("ok", f"{_pods(frame)} with {len(leaves)} containers and sandboxes")
     path = (leaves or [pod.path for pod in frame.pods])[0]
     missing: list[str] = []
     denied: list[str] = []
+    try:
+        directory = tree.open(path)
+    except SourceError as error:
+        yield Finding("note", f"the cgroup that was to be looked at cannot be opened: {error}", "run it again")
+        return
     for name in sorted({file.name for file in (*FAST, *SLOW)}):
         try:
-            tree.open(path).read(name)
+            directory.read(name)
         except SourceError as error:
             (denied if error.reason == "denied" else missing).append(name)
+    directory.close()
     if denied:
         yield Finding("fault", f"no right to read {', '.join(denied)}", "run as a user that may read cgroupfs")
     needed = [name for name in missing if name in {file.name for file in FAST}]
@@ -134,19 +144,20 @@ def check_answers(answers: Iterable[Answer]) -> Iterator[Finding]:
 def check_names(frame: Frame, answers: Iterable[Answer]) -> Iterator[Finding]:
     """Whether every cgroup has a name."""
     naming = Naming()
-    for answer in answers:
-        naming.take(answer)
+    naming.take(*answers)
     if not naming.state.known or not frame.pods:
         return
     history = History(window_ns=1, interval_ns=1)
     result = tally(frame, naming.pods, naming.state, history, node_name="")
     if not result.unnamed:
-        yield Finding("ok", f"all {len(frame.pods)} pods' cgroups and their containers have names")
+        yield Finding("ok", f"all cgroups of {_pods(frame)} and containers have names")
         return
-    shown = ", ".join(sorted(path for path, _ in result.unnamed)[:3])
+    unnamed = sorted(path for path, _ in result.unnamed)
+    one = len(unnamed) == 1
+    shown = unnamed[0] if one else f"among them {', '.join(unnamed[:3])}"
     yield Finding(
         "note",
-        f"{len(result.unnamed)} cgroups have no name, among them {shown}",
+        f"{'1 cgroup has' if one else f'{len(unnamed)} cgroups have'} no name: {shown}",
         "normal for seconds after a pod starts or ends; if it stays, the kubelet does not know these pods",
     )
 
@@ -161,6 +172,8 @@ def examine(
     except UnsupportedNode:
         # Several trees of pods: check_cgroups tells.
         frame = None
+    finally:
+        walker.close()
     cgroups = list(check_cgroups(tree, kubepods))
     yield from cgroups
     if frame is not None and not any(finding.level == "fault" for finding in cgroups):
@@ -175,6 +188,12 @@ def examine(
         grammar.meminfo(tree.read_proc("meminfo"))
     except (SourceError, grammar.Malformed) as error:
         yield Finding("note", f"/proc/meminfo: {error}; the node's swap is left out", "give --proc-root")
+
+
+def unsupported(error: UnsupportedNode, answers: Iterable[Answer]) -> Iterator[Finding]:
+    """What is left to tell where the cgroup tree cannot be read at all."""
+    yield Finding("fault", str(error))
+    yield from check_answers(answers)
 
 
 _MARKS: dict[Level, str] = {"ok": "ok   ", "note": "note ", "fault": "FAULT"}

@@ -40,7 +40,7 @@ class SourceError(PodtallyError):
     reason: ClassVar[str] = "source"
 
     def __init__(self, path: str, errno: int) -> None:
-        super().__init__(f"{path}: {os.strerror(errno)}")
+        super().__init__(f"{'the cgroup root' if path == '.' else path}: {os.strerror(errno)}")
         self.path = path
         self.errno = errno
 

@@ -11,11 +11,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from collector.errors import UsageError
 
 Kind = Literal["text", "duration", "number", "count", "switch", "words"]
+
+_LONGEST_SECONDS = 365 * 86400.0
 
 _UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -26,11 +28,15 @@ def duration(text: str) -> float:
     >>> duration("1m30s"), duration("500ms"), duration("15")
     (90.0, 0.5, 15.0)
     """
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+    written = f"{text}s" if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else text
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", written):
         raise argparse.ArgumentTypeError(f"{text!r} is no duration: write 1s, 500ms or 1m30s")
-    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h)", text))
+    seconds = sum(
+        float(number) * _UNITS[unit] for number, _, unit in re.findall(r"([0-9]+(\.[0-9]+)?)(ms|s|m|h)", written)
+    )
+    if seconds > _LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than the {_LONGEST_SECONDS / 86400:.0f} days allowed")
+    return seconds
 
 
 def _number(text: str) -> float:
@@ -41,8 +47,8 @@ def _number(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 999999999")
     return int(text)
 
 
@@ -319,8 +325,10 @@ FLAGS: tuple[Flag, ...] = (
         kind="text",
         commands=_ALL,
         default="info",
+        # Commands that a person waits for say what they found on stdout; the doctor's findings hold what it would log.
+        defaults={"record": "warning", "top": "warning", "doctor": "error", "metrics": "warning"},
         choices=("debug", "info", "warning", "error"),
-        help="what to log to stderr",
+        help="the least that is logged to stderr",
     ),
 )
 
@@ -339,6 +347,20 @@ POSITIONALS: dict[str, tuple[str, str]] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, and where to read on; argparse's own prints the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells what there is\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown where it is met, so that the sentence names the command."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown {' '.join(unknown)}")
+        return known, unknown
+
+
 def flags_of(command: str) -> list[Flag]:
     """The flags that a command takes."""
     return [flag for flag in FLAGS if command in flag.commands]
@@ -350,7 +372,7 @@ def build_parser(version: str, width: int | None = None) -> argparse.ArgumentPar
     def formatter(prog: str) -> argparse.HelpFormatter:
         return argparse.HelpFormatter(prog, max_help_position=30, width=width)
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="podtally",
         description="Per-pod CPU and memory of a Kubernetes node, equal to kubectl top, from cgroup v2.",
         epilog="podtally COMMAND --help tells a command's flags. Each has an environment variable PODTALLY_<NAME>.",
@@ -418,6 +440,7 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ar
 
 
 _SHORTEST_INTERVAL = 0.05
+_SHORTEST_PODS_INTERVAL = 1.0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -425,10 +448,18 @@ def _check(arguments: argparse.Namespace) -> None:
     interval, window = getattr(arguments, "interval", None), getattr(arguments, "window", None)
     if interval is not None and interval < _SHORTEST_INTERVAL:
         raise UsageError(f"--interval {interval:g}s is shorter than {_SHORTEST_INTERVAL:g}s, the least that is of use")
-    if interval is not None and window is not None and window < 2 * interval:
-        raise UsageError(f"--window {window:g}s is shorter than two intervals of {interval:g}s: no rate fits in it")
     if window is not None and window <= 0:
         raise UsageError("--window must be longer than 0")
+    if interval is not None and window is not None and window < 2 * interval:
+        raise UsageError(
+            f"--window {window:g}s is shorter than two of --interval {interval:g}s, so that no rate fits in it:"
+            f" give --window {2 * interval:g}s or more, or a shorter --interval"
+        )
+    pods_interval = getattr(arguments, "pods_interval", None)
+    if pods_interval is not None and pods_interval < _SHORTEST_PODS_INTERVAL:
+        raise UsageError(f"--pods-interval {pods_interval:g}s is shorter than {_SHORTEST_PODS_INTERVAL:g}s")
+    if arguments.command == "record" and arguments.duration <= 0:
+        raise UsageError("--duration must be longer than 0")
     if getattr(arguments, "speed", None) is not None and not 0 < arguments.speed <= 1000:
         raise UsageError(f"--speed {arguments.speed:g} is not above 0 and at most 1000")
     if arguments.command == "top":

@@ -113,6 +113,8 @@ class History:
         """Readings less than half an interval apart are not rated for the peak."""
         self._tracks: dict[Identity, Track] = {}
         self._sandboxes: dict[Identity, Identity] = {}
+        self.sandbox_leaves: frozenset[Identity] = frozenset()
+        """Leaves that are their pod's sandbox."""
         self._tick = 0
 
     def advance(self, frame: Frame) -> None:
@@ -126,9 +128,10 @@ class History:
                 track.add_peak(pod.reading.monotonic_ns, usage, self.gap_ns)
             for leaf in pod.leaves:
                 self._add(leaf.path, leaf.ino, leaf.reading)
-        if len(self._tracks) > frame.cgroups:
+        if len(self._tracks) > sum(1 + len(pod.leaves) for pod in frame.pods):
             self._tracks = {key: track for key, track in self._tracks.items() if track.tick == self._tick}
             self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in self._tracks}
+            self.sandbox_leaves = frozenset(self._sandboxes.values())
 
     def _add(self, path: str, ino: int, reading: Reading) -> Track | None:
         identity = (path, ino)
@@ -151,6 +154,12 @@ class History:
         """The pod's peak over the trailing 60 s."""
         return self._tracks[pod.path, pod.ino].peak_cores
 
+    def forget_sandbox(self, leaf: Leaf) -> None:
+        """A status has named ``leaf`` after all: it is no sandbox."""
+        if (leaf.path, leaf.ino) in self.sandbox_leaves:
+            self.sandbox_leaves -= {(leaf.path, leaf.ino)}
+            self._sandboxes = {pod: one for pod, one in self._sandboxes.items() if one != (leaf.path, leaf.ino)}
+
     def sandbox(self, pod: PodCgroup, named: Collection[str]) -> Leaf | None:
         """The leaf that is the pod's sandbox; ``named`` are the container ids that a status names.
 
@@ -170,4 +179,5 @@ class History:
             return None
         sandbox = candidates[0]
         self._sandboxes[pod.path, pod.ino] = (sandbox.path, sandbox.ino)
+        self.sandbox_leaves |= {(sandbox.path, sandbox.ino)}
         return sandbox

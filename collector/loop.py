@@ -58,9 +58,9 @@ class Collector:
         frame = self._walker.tick()
         if self._adjust is not None:
             frame = self._adjust(frame)
-        for answer in self._answers.take():
-            self.naming.take(answer)
+        self.naming.take(*self._answers.take())
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
+        self._walker.seldom = self._history.sandbox_leaves
         account = self.account
         account.cgroups = frame.cgroups
         account.files_read += frame.files_read
@@ -205,7 +205,7 @@ class Loop:
         the start: :class:`collector.errors.UsageError` gets out of here, other failures are counted.
         """
         self._pace.next_tick(self._stop)
-        self._tick(starting=True)
+        self.tick(starting=True)
 
     def run_through(self) -> None:
         """Tick to the end of a recording without waiting; recorded times stay as they are."""
@@ -233,9 +233,10 @@ class Loop:
         while not self._stop.is_set() and not self.ended:
             self.collector.account.ticks["missed"] += self._pace.next_tick(self._stop)
             if not self._stop.is_set():
-                self._tick(starting=False)
+                self.tick(starting=False)
 
-    def _tick(self, *, starting: bool) -> None:
+    def tick(self, *, starting: bool = False) -> None:
+        """Tick once and publish. Raises :class:`UsageError` only if ``starting``."""
         account = self.collector.account
         begun, begun_cpu = time.monotonic(), time.thread_time()
         try:

@@ -6,8 +6,10 @@ code above it. Parsing is above, so that a mended parser mends old recordings to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+from collector.errors import Gone, SourceError
 from collector.model import Answer, Instant
 
 
@@ -32,8 +34,27 @@ class Directory(Protocol):
     def read(self, name: str) -> bytes:
         """The whole of one file. Raises :class:`SourceError`; :class:`Gone` if the cgroup has been removed."""
 
+    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+        """Several files in one call, each whole or the error that it gave. Raises :class:`Gone` as ``read`` does.
+
+        ``often``: they are read every tick, so that holding them open is worth more than holding others.
+        """
+
     def close(self) -> None:
         """Let go of what is held open."""
+
+
+def read_each(read: Callable[[str], bytes], names: tuple[str, ...]) -> list[bytes | SourceError]:
+    """``read_all`` by way of ``read``, for directories to which a call costs nothing."""
+    results: list[bytes | SourceError] = []
+    for name in names:
+        try:
+            results.append(read(name))
+        except Gone:
+            raise
+        except SourceError as error:
+            results.append(error)
+    return results
 
 
 class Tree(Protocol):

@@ -88,25 +88,27 @@ def _pod(
     unnamed: set[tuple[str, int]],
     duplicates: Counter[str],
 ) -> PodTally:
-    named = _named_leaves(pod, cgroup, history, unnamed, duplicates)
+    named, without_name = _named_leaves(pod, cgroup, history, duplicates)
+    incomplete = "unnamed_container" if without_name else None
     containers: list[ContainerTally] = []
     rates: list[Rate | None] = []
-    for container, leaf in named:
+    memory: list[int | None] = []
+    for name in sorted(named):
+        container, leaf = named[name]
+        reading = leaf.reading
         started_ns = leaf.started_ns if leaf.started_ns is not None else container.started_ns
-        rate = history.rate(leaf.path, leaf.ino, leaf.reading, _age_ns(instant, leaf.reading, started_ns))
+        rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, started_ns))
         rates.append(rate)
+        memory.append(reading.memory_working_set_bytes)
         containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, rate.cores if rate else None))
-    containers.sort(key=lambda one: one.container.name)
-    incomplete = None
-    if any((leaf.path, leaf.ino) in unnamed for leaf in cgroup.leaves):
-        incomplete = "unnamed_container"
-    elif any(one.reading.cpu_usage_usec is None or one.memory_bytes is None for one in containers):
-        incomplete = "unread_container"
+        if incomplete is None and (reading.cpu_usage_usec is None or memory[-1] is None):
+            incomplete = "unread_container"
+    unnamed.update((leaf.path, leaf.ino) for leaf in without_name)
     cpu_cores: float | None = None
     memory_bytes: int | None = None
-    if containers and pod.phase == "Running" and incomplete != "unnamed_container":
-        cpu_cores = _whole_sum([one.cpu_cores for one in containers])
-        memory_bytes = _whole_sum([one.memory_bytes for one in containers])
+    if containers and pod.phase == "Running" and not without_name:
+        cpu_cores = _whole_sum([rate.cores if rate else None for rate in rates])
+        memory_bytes = _whole_sum(memory)
     whole = history.rate(cgroup.path, cgroup.ino, cgroup.reading, _age_ns(instant, cgroup.reading, cgroup.started_ns))
     return PodTally(
         pod=pod,
@@ -134,23 +136,31 @@ def _overhead_cores(
     return whole.cores - cpu_cores
 
 
+def _later_first(leaf: Leaf) -> tuple[int, str]:
+    return (-leaf.ino, leaf.path)
+
+
 def _named_leaves(
-    pod: Pod, cgroup: PodCgroup, history: History, unnamed: set[tuple[str, int]], duplicates: Counter[str]
-) -> list[tuple[Container, Leaf]]:
-    """The running containers and their leaves; leaves that have no name go to ``unnamed``."""
-    sandbox = history.sandbox(cgroup, pod.containers.keys())
+    pod: Pod, cgroup: PodCgroup, history: History, duplicates: Counter[str]
+) -> tuple[dict[str, tuple[Container, Leaf]], list[Leaf]]:
+    """The running containers by name with their leaves, and the leaves that have no name and are not the sandbox."""
     named: dict[str, tuple[Container, Leaf]] = {}
-    for leaf in cgroup.leaves:
+    without: list[Leaf] = []
+    # The order of a listing is the source's; the later of two leaves of one id is the one with the higher inode.
+    for leaf in sorted(cgroup.leaves, key=_later_first):
         container = pod.containers.get(leaf.container_id)
         if container is None:
-            if leaf is not sandbox:
-                unnamed.add((leaf.path, leaf.ino))
+            without.append(leaf)
         elif not container.running or container.name in named:
             # An ended container's cgroup that is still there, or one id in two leaves: never two of one name.
             duplicates["container"] += 1
         else:
             named[container.name] = (container, leaf)
-    return list(named.values())
+            history.forget_sandbox(leaf)
+    if without:
+        sandbox = history.sandbox(cgroup, pod.containers.keys())
+        without = [leaf for leaf in without if leaf is not sandbox]
+    return named, without
 
 
 def _whole_sum(parts: list[Number | None]) -> Number | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 
 from collector import table
@@ -26,16 +24,19 @@ class View:
     def __init__(self, *, containers: bool, sort: Sort, namespace: str | None, headers: bool) -> None:
         self.containers = containers
         self._sort = sort
-        self._namespace = namespace
+        self.namespace = namespace
         self._headers = headers
+
+    def shown(self, rows: list[Usage]) -> list[Usage]:
+        """The rows of the namespace that is looked at."""
+        return [row for row in rows if self.namespace in (None, row.namespace)]
 
     def text(self, rows: list[Usage]) -> str:
         """The table."""
-        shown = [row for row in rows if self._namespace in (None, row.namespace)]
         return table.render(
-            table.sort_usages(shown, self._sort),
+            table.sort_usages(self.shown(rows), self._sort),
             containers=self.containers,
-            namespaces=self._namespace is None,
+            namespaces=self.namespace is None,
             headers=self._headers,
         )
 
@@ -46,11 +47,16 @@ def from_url(url: str, *, containers: bool) -> Rows:
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"--url {url!r} is no URL: give http://HOST:PORT")
 
+    # Only here: with http.client they cost a MiB.
+    import urllib.error
+    import urllib.request
+
     def rows() -> list[Usage]:
         try:
             with urllib.request.urlopen(address, timeout=_URL_TIMEOUT_SECONDS) as response:
                 return api.usages(json.load(response), containers=containers)
         except urllib.error.HTTPError as error:
+            error.close()
             raise UsageError(f"{address} answers HTTP {error.code}: is it podtally, and has it a tally?") from error
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)
@@ -63,11 +69,11 @@ def from_url(url: str, *, containers: bool) -> Rows:
 
 def show_once(view: View, rows: list[Usage]) -> int:
     """Print the table; 1 if there is no row, as then the script that asked has nothing."""
-    text = view.text(rows)
-    sys.stdout.write(text)
-    if not rows:
-        sys.stderr.write("No running pods found.\n")
-    return 0 if rows else 1
+    if not view.shown(rows):
+        sys.stderr.write(f"No running pods found{f' in namespace {view.namespace}' if view.namespace else ''}.\n")
+        return 1
+    sys.stdout.write(view.text(rows))
+    return 0
 
 
 def show_live(view: View, rows: Rows, stop: threading.Event, interval: float) -> int:

@@ -1,7 +1,8 @@
 """Counters over the seam of a looped replay: nothing steps back when the recording begins again.
 
 At the seam each cgroup's base grows by what its counters gained in the pass, so that the next pass goes on from where
-this one ended. By path: a container that ended in the middle of the recording goes on from its last value too.
+this one ended. By path: a container that ended in the middle of the recording goes on from its last value too. Where a
+cgroup was made again at its path and has less at the end than the first one had at the start, nothing is added.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Carry:
         for path, last in self._last.items():
             first, base = self._first[path], self._base.setdefault(path, {})
             for name, value in last.items():
-                base[name] = base.get(name, 0) + value - first[name]
+                base[name] = base.get(name, 0) + max(0, value - first[name])
 
     def _leaf(self, leaf: Leaf) -> Leaf:
         return leaf._replace(reading=self._reading(leaf.path, leaf.reading))
@@ -61,7 +62,8 @@ class Carry:
         first = self._first.setdefault(path, {})
         for name, value in seen.items():
             first.setdefault(name, value)
-        self._last[path] = seen
+        # A file that could not be read in the last frame keeps what it had before.
+        self._last.setdefault(path, {}).update(seen)
         base = self._base.get(path)
         if not base:
             return reading

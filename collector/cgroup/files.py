@@ -1,6 +1,7 @@
 """Which kernel files are read, how often, and which value each key becomes: the one place where this is said.
 
-A row's fields are names of :class:`collector.model.Reading` (fast files) or :class:`collector.model.Details`.
+A row's fields are names of :class:`collector.model.Reading` (fast files) or :class:`collector.model.Details`, and the
+rows stand in the order of those fields: a cgroup's reading is what its files' values give, one after the other.
 ``docs/metrics.md`` takes the source column of each metric from here. To read a further key, add a field to the model
 and a row here.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 
 from collector.cgroup import grammar
 from collector.model import Details, Limit, Reading
@@ -33,6 +35,53 @@ class KernelFile:
     name: str
     parse: Parser
     keys: tuple[Key, ...]
+    pods_only: bool = False
+    """No family of a container has it, so that it is not read of containers, of which there are most."""
+
+
+Values = tuple[Limit | None, ...]
+"""Values of the keys of a file, in the order of its row; ``None`` for a key that the file lacks."""
+
+
+def extractor(file: KernelFile) -> Callable[[bytes], Values]:
+    """A function that takes the row's values out of the file's bytes, and raises :class:`grammar.Malformed`.
+
+    It gives what ``file.parse`` gives. Files of one kernel all have the same keys in the same order, so that for flat
+    keyed ones the places of the wanted words are kept from one cgroup to the next: making a dict of a ``memory.stat``
+    costs more than reading it.
+    """
+    keys = tuple(key.key.encode() for key in file.keys)
+
+    def parsed(data: bytes) -> Values:
+        found = file.parse(data)
+        values = (found.get(key) for key in keys)
+        return tuple(grammar.number(value) if isinstance(value, bytes) else value for value in values)
+
+    if file.parse is grammar.scalar:
+        return lambda data: (grammar.number(data.strip()),)
+    if file.parse is not grammar.flat_keyed:
+        return parsed
+    if len(keys) == 1:
+        return lambda data: (grammar.flat_key(data, keys[0]),)
+
+    layout: list[bytes] = []
+    places: Callable[[list[bytes]], tuple[bytes, ...]] | None = None
+
+    def by_place(data: bytes) -> Values:
+        nonlocal layout, places
+        words = data.split()
+        if places is not None and words[::2] == layout and data.count(b"\n") == len(layout):
+            found = places(words)
+            # One look at all digits, as number() has for each; no kernel counter is longer.
+            if b"".join(found).isdigit() and len(max(found, key=len)) <= grammar.U64_DIGITS:
+                return tuple(map(int, found))
+        values = parsed(data)
+        names = words[::2]
+        if all(key in names for key in keys):
+            layout, places = names, itemgetter(*(2 * names.index(key) + 1 for key in keys))
+        return values
+
+    return by_place
 
 
 def _counter(key: str, field: str) -> Key:
@@ -96,30 +145,36 @@ SLOW: tuple[KernelFile, ...] = (
         parse=grammar.quota_period,
         keys=(_gauge("quota", "cpu_quota_usec"), _gauge("period", "cpu_period_usec")),
     ),
-    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),)),
+    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),), pods_only=True),
     KernelFile(
         name="cpu.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "cpu_pressure_some_usec"), _counter("full", "cpu_pressure_full_usec")),
+        pods_only=True,
     ),
     KernelFile(
         name="memory.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "memory_pressure_some_usec"), _counter("full", "memory_pressure_full_usec")),
+        pods_only=True,
     ),
     KernelFile(
         name="io.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "io_pressure_some_usec"), _counter("full", "io_pressure_full_usec")),
+        pods_only=True,
     ),
 )
 """Read every few ticks (``--slow-every``)."""
 
+CONTAINER_FILES: tuple[str, ...] = tuple(file.name for file in (*FAST, *SLOW) if not file.pods_only)
+"""What is read of a container's cgroup."""
+
 ROOT_FILES: tuple[str, ...] = ("cpu.stat", "memory.stat")
 """What the root cgroup has of the above and podtally reads: it has no ``memory.current`` and no limits."""
 
-DETAIL_FIELDS: dict[str, int] = {name: index for index, name in enumerate(Details._fields)}
-READING_FIELDS: dict[str, int] = {name: index for index, name in enumerate(Reading._fields)}
+DETAIL_FIELDS = frozenset(Details._fields)
+READING_FIELDS = frozenset(Reading._fields)
 
 
 def source_of(field: str) -> str | None:

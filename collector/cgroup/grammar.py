@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from collector.model import NO_LIMIT, Limit
 
-_U64_DIGITS = 20
+U64_DIGITS = 20
 """Decimal digits of 2^64: a longer number is no kernel counter."""
 
 
@@ -26,7 +26,7 @@ class Malformed(ValueError):
 
 def number(word: bytes) -> int:
     """A non-negative decimal number. Stricter than ``int``, which takes ``1_0``, signs and blanks."""
-    if word.isdigit() and len(word) <= _U64_DIGITS:
+    if word.isdigit() and len(word) <= U64_DIGITS:
         return int(word)
     raise Malformed(word)
 

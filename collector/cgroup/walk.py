@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import chain
 
 from collector.cgroup import grammar, paths
-from collector.cgroup.files import DETAIL_FIELDS, FAST, READING_FIELDS, ROOT_FILES, SLOW, KernelFile
+from collector.cgroup.files import CONTAINER_FILES, FAST, ROOT_FILES, SLOW, KernelFile, Values, extractor
 from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
-from collector.model import Details, Frame, Instant, Leaf, NodeReading, PodCgroup, QosClass, Reading
+from collector.model import Details, Frame, Instant, Leaf, Limit, NodeReading, PodCgroup, QosClass, Reading
 from collector.seams import Directory, Tree
 
 log = logging.getLogger(__name__)
@@ -30,17 +31,92 @@ _SEARCH_EVERY = 10
 """Ticks between two searches while none is found and the root has not changed."""
 
 
+class _Row:
+    """A row of ``cgroup/files.py`` made ready for reading."""
+
+    __slots__ = ("absent", "extract", "name")
+
+    def __init__(self, file: KernelFile) -> None:
+        self.name = file.name
+        self.extract = extractor(file)
+        self.absent: Values = (None,) * len(file.keys)
+
+
+class _Files:
+    """Rows that are read together."""
+
+    __slots__ = ("_places", "names", "rows")
+
+    def __init__(
+        self, files: tuple[KernelFile, ...], only: tuple[str, ...] | None, read_before: tuple[str, ...]
+    ) -> None:
+        wanted = [file.name for file in files if only is None or file.name in only]
+        self.rows = [_Row(file) for file in files]
+        self.names = tuple(name for name in wanted if name not in read_before)
+        order = (*self.names, *read_before)
+        places = [order.index(name) if name in wanted else None for name in (row.name for row in self.rows)]
+        self._places = None if places == list(range(len(self.names))) else places
+
+    def by_row(
+        self, raw: list[bytes | SourceError], before: list[bytes | SourceError]
+    ) -> list[bytes | SourceError | None]:
+        """What was read, in the order of the rows; ``None`` for a file that this kind of cgroup has not.
+
+        ``before`` is what was read for other rows: ``memory.stat`` has a fast and a slow row, and one reading serves
+        both.
+        """
+        if self._places is None:
+            return [*raw]
+        every = [*raw, *before]
+        return [None if place is None else every[place] for place in self._places]
+
+
+class _Plan:
+    """What is read of a kind of cgroup."""
+
+    __slots__ = ("always", "fast", "slow")
+
+    def __init__(self, only: tuple[str, ...] | None, *, always: bool) -> None:
+        self.fast = _Files(FAST, only, ())
+        self.slow = _Files(SLOW, only, self.fast.names)
+        self.always = always
+        """Read the slow files every tick."""
+
+
+_POD = _Plan(None, always=False)
+_CONTAINER = _Plan(CONTAINER_FILES, always=False)
+_ROOT = _Plan(ROOT_FILES, always=True)
+"""The node's working set is made of two slow keys and a fast one: they must be of one reading."""
+
+
+class _Known:
+    """What the files of a cgroup held when they were last read, and what came of them."""
+
+    __slots__ = ("data", "flat", "raw", "values")
+
+    def __init__(self, rows: tuple[KernelFile, ...]) -> None:
+        self.raw: list[bytes | SourceError] | None = None
+        """All that was read, if each of the rows was bytes in its grammar."""
+        self.data: list[bytes | None] = [None] * len(rows)
+        self.values: list[Values] = [(None,) * len(file.keys) for file in rows]
+        self.flat: list[Limit | None] = list(chain.from_iterable(self.values))
+
+
 class _Node:
     """A cgroup that is followed from tick to tick."""
 
-    __slots__ = ("age", "children", "details", "directory", "key", "path", "stale")
+    __slots__ = ("age", "children", "details", "directory", "fast", "key", "path", "reading", "slow", "stale")
 
     def __init__(self, path: str, key: str, directory: Directory) -> None:
         self.path = path
         self.key = key
         self.directory = directory
         self.children: dict[str, _Node] = {}
+        self.fast = _Known(FAST)
+        self.slow = _Known(SLOW)
         self.details = Details()
+        self.reading: Reading | None = None
+        """A leaf's last reading."""
         self.age = -1
         """Ticks since it was first read."""
         self.stale = True
@@ -67,12 +143,15 @@ class Walker:
         self._files_read = 0
         self._cgroups = 0
         self._ticks = -1
+        self.seldom: Collection[tuple[str, int]] = ()
+        """Identities of leaves that need not be read every tick: sandboxes, a quarter of a usual node's cgroups, whose
+        readings go into no sum. They are read when their slow files are."""
 
     def tick(self) -> Frame:
         """Read the node once.
 
-        Raises :class:`EndOfRecording` after the last frame of a recording, and :class:`SourceError` if the cgroup
-        root itself cannot be read: nothing else gets out.
+        Raises :class:`EndOfRecording` after the last frame of a recording, :class:`SourceError` if the cgroup root
+        itself cannot be read, and :class:`UnsupportedNode` if several nodes' pods are found: nothing else gets out.
         """
         instant = self._tree.begin()
         self._ticks += 1
@@ -106,7 +185,13 @@ class Walker:
     def _read_node(self, instant: Instant) -> NodeReading:
         if self._root is None:
             self._root = _Node(".", "", self._tree.open("."))
-        reading = self._read(self._root, ROOT_FILES, every_detail=True)
+        try:
+            reading = self._read(self._root, _ROOT)
+        except Gone:
+            # Mounted anew: this tick fails, the next one opens what is there then.
+            self._root.close()
+            self._root = None
+            raise
         swap: dict[bytes, int] = {}
         try:
             self._files_read += 1
@@ -114,7 +199,9 @@ class Walker:
         except grammar.Malformed as error:
             self._count(ParseError("/proc/meminfo", error.line))
         except SourceError as error:
-            self._count(error)
+            # A sandbox may hide /proc: then the node's swap is not known.
+            if not isinstance(error, Absent):
+                self._count(error)
         return NodeReading(reading, swap.get(b"SwapTotal"), swap.get(b"SwapFree"))
 
     # --- finding kubepods -------------------------------------------------------------------------------------------
@@ -122,7 +209,8 @@ class Walker:
     def _follow_tops(self) -> None:
         """Open the kubepods directories that are not followed yet: a kubelet may come up after the collector."""
         assert self._root is not None  # set by _read_node
-        changed = self._root.directory.subdirectories() is not None
+        listed = self._list(self._root)
+        changed = listed is not None
         if self._tops:
             # Both drivers' trees may stand side by side at the root of a node that went from one to the other.
             at_root = not any("/" in path for path in self._tops)
@@ -135,8 +223,10 @@ class Walker:
             if path not in self._tops:
                 try:
                     self._tops[path] = _Node(path, "", self._tree.open(path))
-                except Gone:
-                    continue
+                except SourceError as error:
+                    # One that is gone again, or not there yet, is normal.
+                    if not isinstance(error, Gone):
+                        self._count(error)
 
     # --- pods and their leaves --------------------------------------------------------------------------------------
 
@@ -156,12 +246,17 @@ class Walker:
         return pods
 
     def _read_pod(self, node: _Node, qos: QosClass) -> PodCgroup:
-        reading = self._read(node)
+        reading = self._read(node, _POD)
         leaves: list[Leaf] = []
 
         def visit(child: _Node) -> None:
-            reading = self._read(child)
-            leaves.append(Leaf(child.path, child.directory.ino, child.key, child.directory.mtime_ns, reading))
+            directory = child.directory
+            if child.reading is None or (child.path, directory.ino) not in self.seldom or self._turn(child):
+                child.reading = self._read(child, _CONTAINER)
+            else:
+                directory.stamp()
+                child.age += 1
+            leaves.append(Leaf(child.path, directory.ino, child.key, directory.mtime_ns, child.reading))
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
@@ -172,22 +267,22 @@ class Walker:
         self._refresh(node, key_of)
         names = list(node.children)
         for _ in range(2):
+            vanished = False
             for name in names:
                 try:
                     visit(node.children[name])
                 except Gone:
                     node.children.pop(name).close()
-                    node.stale = True
-            if not node.stale:
+                    node.stale = vanished = True
+            if not vanished:
                 return
             names = self._refresh(node, key_of)
 
     def _refresh(self, node: _Node, key_of: Callable[[str], str | None]) -> list[str]:
         """Bring ``node.children`` up to date; the names that are new. Raises :class:`Gone`."""
-        names = node.directory.subdirectories(force=node.stale)
+        names = self._list(node)
         if names is None:
             return []
-        node.stale = False
         fresh: list[str] = []
         for name in node.children.keys() - set(names):
             node.children.pop(name).close()
@@ -213,57 +308,72 @@ class Walker:
             fresh.append(name)
         return fresh
 
-    # --- one cgroup -------------------------------------------------------------------------------------------------
-
-    def _read(self, node: _Node, only: tuple[str, ...] | None = None, *, every_detail: bool = False) -> Reading:
-        """Read one cgroup. Raises :class:`Gone`; any other error leaves values out and is counted."""
-        directory = node.directory
-        values: list[object] = [None] * len(READING_FIELDS)
-        values[0] = directory.stamp()
-        self._cgroups += 1
-        raw: dict[str, bytes] = {}
-        for file in FAST:
-            if only is None or file.name in only:
-                self._read_file(node, file, raw, values, READING_FIELDS)
-        node.age += 1
-        # In turns, told apart by inode, so that no tick bears the slow files of all cgroups.
-        if every_detail or node.age == 0 or (node.age + directory.ino) % self._slow_every == 0:
-            details: list[object] = [None] * len(DETAIL_FIELDS)
-            for file in SLOW:
-                if only is None or file.name in only:
-                    self._read_file(node, file, raw, details, DETAIL_FIELDS)
-            node.details = Details(*details)  # type: ignore[arg-type]  # the parsers give what the fields hold
-        values[-1] = node.details
-        return Reading(*values)  # type: ignore[arg-type]  # likewise
-
-    def _read_file(
-        self, node: _Node, file: KernelFile, raw: dict[str, bytes], values: list[object], slots: dict[str, int]
-    ) -> None:
-        name = file.name
+    def _list(self, node: _Node) -> list[str] | None:
+        """Child cgroups, ``None`` where they are as before or cannot be listed. Raises :class:`Gone`."""
         try:
-            data = raw.get(name)
-            if data is None:
-                self._files_read += 1
-                data = raw[name] = node.directory.read(name)
-        except Absent:
-            return
+            names = node.directory.subdirectories(force=node.stale)
         except Gone:
             raise
         except SourceError as error:
             self._count(error)
-            return
-        try:
-            if len(file.keys) == 1 and file.parse is grammar.flat_keyed:
-                key = file.keys[0]
-                values[slots[key.field]] = grammar.flat_key(data, key.key.encode())
-                return
-            parsed = file.parse(data)
-            for key in file.keys:
-                value = parsed.get(key.key.encode())
-                if value is not None:
-                    values[slots[key.field]] = grammar.number(value) if isinstance(value, bytes) else value
-        except grammar.Malformed as error:
-            self._count(ParseError(f"{node.path}/{name}", error.line))
+            node.stale = True
+            return None
+        node.stale = False
+        return names
+
+    # --- one cgroup -------------------------------------------------------------------------------------------------
+
+    def _read(self, node: _Node, plan: _Plan) -> Reading:
+        """Read one cgroup. Raises :class:`Gone`; any other error leaves values out and is counted."""
+        directory = node.directory
+        stamp = directory.stamp()
+        self._cgroups += 1
+        raw = directory.read_all(plan.fast.names, often=True)
+        self._files_read += len(raw)
+        if raw != node.fast.raw:
+            self._parse(node, plan.fast, raw, [], node.fast)
+        turn = plan.always or self._turn(node)
+        node.age += 1
+        if turn:
+            slow = directory.read_all(plan.slow.names, often=False)
+            self._files_read += len(slow)
+            self._parse(node, plan.slow, slow, raw, node.slow)
+            node.details = Details._make(node.slow.flat)
+        return Reading._make((stamp, *node.fast.flat, node.details))
+
+    def _turn(self, node: _Node) -> bool:
+        """True if the slow files are due: at first, then in turns told apart by inode, so that no tick bears all."""
+        return node.age < 0 or (node.age + 1 + node.directory.ino) % self._slow_every == 0
+
+    def _parse(
+        self,
+        node: _Node,
+        files: _Files,
+        raw: list[bytes | SourceError],
+        before: list[bytes | SourceError],
+        known: _Known,
+    ) -> None:
+        """Bring ``known`` up to date. An unchanged file, as most are from tick to tick, is not parsed again."""
+        values, parsed, rows = known.values, known.data, files.rows
+        whole = True
+        for index, data in enumerate(files.by_row(raw, before)):
+            if data == parsed[index]:
+                continue
+            row = rows[index]
+            if isinstance(data, bytes):
+                try:
+                    values[index] = row.extract(data)
+                    parsed[index] = data
+                    continue
+                except grammar.Malformed as error:
+                    self._count(ParseError(f"{node.path}/{row.name}", error.line))
+            elif data is not None and not isinstance(data, Absent):
+                self._count(data)
+            whole = False
+            values[index], parsed[index] = row.absent, None
+        # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
+        known.raw = raw if whole else None
+        known.flat = list(chain.from_iterable(values))
 
     def _count(self, error: PodtallyError) -> None:
         self._errors[error.reason] += 1
@@ -293,11 +403,11 @@ def find_kubepods(tree: Tree) -> list[str]:
                 return []
             try:
                 directory = tree.open(parent or ".")
+                names = directory.subdirectories() or []
+                directory.close()
             except SourceError:
                 # Vanished or closed to us: there is no kubepods to be had in it.
                 continue
-            names = directory.subdirectories() or []
-            directory.close()
             for name in sorted(names):
                 path = f"{parent}/{name}" if parent else name
                 (found if paths.is_kubepods(name) else below).append(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from operator import attrgetter
 from typing import Any
 
@@ -13,9 +14,6 @@ from collector.errors import UsageError
 from collector.metrics import text
 from collector.metrics.catalogue import CONTAINER, INFO, POD, Metric
 from collector.model import NO_LIMIT, ContainerTally, PodTally, Tally
-
-Row = tuple[str, str]
-"""A series with its labels, and its value, as they are written."""
 
 _DERIVED = {
     "memory_working_set_bytes": "reading",
@@ -72,12 +70,29 @@ _COLUMNS: dict[str, tuple[_Column, ...]] = {
 }
 
 
+Pairs = tuple[tuple[str, str], ...]
+
+
+class _LabelTexts(dict[tuple[str, str] | None, str]):
+    """The label texts of one pod or container, by the label that a series has beyond its own."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__()
+        self._pairs = pairs
+
+    def __missing__(self, extra: tuple[str, str] | None) -> str:
+        found = self[extra] = text.labels(dict((*self._pairs, extra) if extra else self._pairs))
+        return found
+
+
 class _Items:
     """The pods or the containers of a tally, with the labels that they bear."""
 
     __slots__ = ("labels", "levels")
 
-    def __init__(self, items: list[Any], labels: list[tuple[tuple[str, str], ...]]) -> None:
+    def __init__(self, items: list[Any], labels: list[_LabelTexts]) -> None:
         readings = [item.reading for item in items]
         self.labels = labels
         self.levels: dict[str, list[Any]] = {
@@ -87,27 +102,17 @@ class _Items:
         }
 
 
-class _LabelCache:
-    """Label texts from one exposition to the next: they change as seldom as pods come and go."""
+_NUMBERS_KEPT = 8192
 
-    def __init__(self) -> None:
-        self._texts: dict[tuple[Any, ...], str] = {}
 
-    def texts(self, labels: list[tuple[tuple[str, str], ...]], extra: tuple[str, str] | None) -> list[str]:
-        known = self._texts
-        result: list[str] = []
-        for pairs in labels:
-            key = (pairs, extra)
-            found = known.get(key)
-            if found is None:
-                found = known[key] = text.labels(dict((*pairs, extra) if extra else pairs))
-            result.append(found)
-        return result
+class _Numbers(dict[float, str]):
+    """Texts of values: zeros, limits and the memory of idle pods are the same from series to series, tick to tick."""
 
-    def trim(self, live: int) -> None:
-        """Forget all once most of it is of pods long gone."""
-        if len(self._texts) > 64 * live + 1024:
-            self._texts.clear()
+    def __missing__(self, value: float) -> str:
+        if len(self) >= _NUMBERS_KEPT:
+            self.clear()
+        found = self[value] = text.number(value)
+        return found
 
 
 class NativeExposition:
@@ -115,46 +120,52 @@ class NativeExposition:
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self._cache = _LabelCache()
+        self._labels: dict[Pairs, _LabelTexts] = {}
+        self._numbers = _Numbers()
 
-    def families(self, tally: Tally, *, start_shift_ns: int = 0) -> Iterator[tuple[Metric, list[Row]]]:
-        """Each family that has a series, with its rows. ``start_shift_ns`` moves start times, for a served replay."""
+    def families(self, tally: Tally, *, start_shift_ns: int = 0) -> Iterator[tuple[Metric, list[str]]]:
+        """Each family with its lines. ``start_shift_ns`` moves start times, for a served replay."""
         pods = list(tally.pods)
-        yield from self._scope(POD, _Items(pods, [_pod_labels(pod) for pod in pods]), 0)
-        yield INFO[0], [(f"{INFO[0].name}{text.labels(self._info(tally, pod))}", "1.0") for pod in pods]
+        known = self._labels
+        # Kept from one exposition to the next, and no longer than their pods.
+        self._labels = {}
+        yield from self._scope(POD, _Items(pods, self._texts(map(_pod_labels, pods), known)), 0)
+        yield INFO[0], [f"{INFO[0].name}{text.labels(self._info(tally, pod))} 1.0" for pod in pods]
         if self._selection.containers:
             containers = [one for pod in pods for one in pod.containers]
-            labels = [_container_labels(one) for one in containers]
-            yield from self._scope(CONTAINER, _Items(containers, labels), start_shift_ns)
-            pods_and_containers = len(pods) + len(containers)
-        else:
-            pods_and_containers = len(pods)
-        self._cache.trim(pods_and_containers)
+            texts = self._texts(map(_container_labels, containers), known)
+            yield from self._scope(CONTAINER, _Items(containers, texts), start_shift_ns)
+
+    def _texts(self, labels: Iterable[Pairs], known: dict[Pairs, _LabelTexts]) -> list[_LabelTexts]:
+        texts: list[_LabelTexts] = []
+        for pairs in labels:
+            found = self._labels[pairs] = known.get(pairs) or _LabelTexts(pairs)
+            texts.append(found)
+        return texts
 
     def _scope(
         self, metrics: Iterable[Metric], items: _Items, start_shift_ns: int
-    ) -> Iterator[tuple[Metric, list[Row]]]:
-        number = text.number
+    ) -> Iterator[tuple[Metric, list[str]]]:
+        numbers = self._numbers
         for metric in metrics:
-            rows: list[Row] = []
+            lines: list[str] = []
             divisor = metric.divisor
             for column in _COLUMNS[metric.name]:
-                get, sample = column.get, column.sample
-                labels = self._cache.texts(items.labels, column.suffix)
+                get, sample, extra = column.get, column.sample, column.suffix
                 values = items.levels[column.level]
+                labels = items.labels
                 if column.when is not None:
                     limits = map(column.when, items.levels["details"])
                     keep = [limit is not None and limit != NO_LIMIT for limit in limits]
-                    values = [one for one, kept in zip(values, keep, strict=True) if kept]
-                    labels = [one for one, kept in zip(labels, keep, strict=True) if kept]
-                for one, label in zip(values, labels, strict=True):
-                    value = get(one)
+                    values, labels = list(compress(values, keep)), list(compress(labels, keep))
+                shift = start_shift_ns if get is _STARTED else 0
+                for value, texts in zip(map(get, values), labels, strict=True):
                     if value is None or value == NO_LIMIT:
                         continue
                     if divisor != 1:
-                        value = (value + start_shift_ns if get is _STARTED else value) / divisor
-                    rows.append((sample + label, number(value)))
-            yield metric, rows
+                        value = (value + shift) / divisor
+                    lines.append(f"{sample}{texts[extra]} {numbers[value]}")
+            yield metric, lines
 
     def _info(self, tally: Tally, one: PodTally) -> dict[str, str]:
         pod = one.pod
@@ -173,19 +184,19 @@ class NativeExposition:
     def render(self, tally: Tally, *, openmetrics: bool, start_shift_ns: int = 0) -> str:
         """The text of all families; without ``# EOF``, as podtally's account of itself follows."""
         parts: list[str] = []
-        for metric, rows in self.families(tally, start_shift_ns=start_shift_ns):
-            if rows:
+        for metric, lines in self.families(tally, start_shift_ns=start_shift_ns):
+            if lines:
                 parts.append(text.head(metric.name, metric.type, metric.help, metric.unit, openmetrics=openmetrics))
-                parts += [f"{series} {value}\n" for series, value in rows]
-        return "".join(parts)
+                parts += lines
+        return "\n".join((*parts, ""))
 
 
 _STARTED = next(column.get for column in _COLUMNS["pod_container_start_time_seconds"])
 
 
-def _pod_labels(one: PodTally) -> tuple[tuple[str, str], ...]:
+def _pod_labels(one: PodTally) -> Pairs:
     return (("namespace", one.pod.namespace), ("pod", one.pod.name))
 
 
-def _container_labels(one: ContainerTally) -> tuple[tuple[str, str], ...]:
+def _container_labels(one: ContainerTally) -> Pairs:
     return (("container", one.container.name), ("namespace", one.namespace), ("pod", one.pod))

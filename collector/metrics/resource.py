@@ -168,16 +168,17 @@ def _pod_labels(one: PodTally) -> dict[str, str]:
 
 def render(tally: Tally | None, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0) -> str:
     """The page. ``shift_ns`` moves timestamps and ``start_shift_ns`` start times, for a served replay."""
-    parts: list[str] = []
+    lines: list[str] = []
     for family, samples in families(tally):
         stability = "ALPHA" if family.name in _ALPHA else "STABLE"
         unit = family.name.removesuffix("_total").rpartition("_")[2] if family is not _ERROR else ""
-        parts.append(text.head(family.name, family.type, f"[{stability}] {family.help}", unit, openmetrics=openmetrics))
+        help_text = f"[{stability}] {family.help}"
+        lines.append(text.head(family.name, family.type, help_text, unit, openmetrics=openmetrics))
         for labels, value, time_ns in samples:
             if family is _START:
                 value += start_shift_ns / 1e9
             stamp = "" if time_ns is None else f" {text.timestamp(time_ns + shift_ns, openmetrics=openmetrics)}"
-            parts.append(f"{family.name}{text.labels(labels)} {text.number(value)}{stamp}\n")
+            lines.append(f"{family.name}{text.labels(labels)} {text.number(value)}{stamp}")
     if openmetrics:
-        parts.append("# EOF\n")
-    return "".join(parts)
+        lines.append("# EOF")
+    return "\n".join((*lines, ""))

@@ -55,13 +55,13 @@ def labels(values: Mapping[str, str]) -> str:
 
 
 def head(name: str, kind: MetricType, help_text: str, unit: str, *, openmetrics: bool) -> str:
-    """The ``# HELP`` and ``# TYPE`` lines of a family; in OpenMetrics ``# UNIT`` too, and no ``_total`` in the name."""
+    """The ``# HELP`` and ``# TYPE`` lines of a family; in OpenMetrics ``# UNIT`` too, and no ``_total``."""
     if not openmetrics:
         text = help_text.replace("\\", r"\\").replace("\n", r"\n")
-        return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+        return f"# HELP {name} {text}\n# TYPE {name} {kind}"
     family = name.removesuffix("_total") if kind == "counter" else name
-    lines = f"# HELP {family} {escape(help_text)}\n# TYPE {family} {kind}\n"
-    return f"{lines}# UNIT {family} {unit}\n" if unit else lines
+    lines = f"# HELP {family} {escape(help_text)}\n# TYPE {family} {kind}"
+    return f"{lines}\n# UNIT {family} {unit}" if unit else lines
 
 
 def milliseconds(time_ns: int) -> int:

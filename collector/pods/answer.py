@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from collector.errors import AnswerError
 from collector.model import Container, Pod
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _CONFIG_HASH = "kubernetes.io/config.hash"
 _CONFIG_MIRROR = "kubernetes.io/config.mirror"
@@ -38,9 +40,8 @@ def parse_pods(body: bytes, source: str) -> PodList:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"{source}: the list of pods is not JSON: {error}") from error
-    items = value.get("items", []) if isinstance(value, dict) else None
-    if items is None and isinstance(value, dict):
-        items = []  # a Go nil slice
+    # null is Go's nil slice. A list without the key is none: a Status, say, must not take all names away.
+    items = (value["items"] or []) if isinstance(value, dict) and "items" in value else None
     if not isinstance(items, list):
         raise AnswerError(f"{source}: the answer is no list of pods")
     pods: dict[str, Pod] = {}
@@ -76,7 +77,7 @@ def _is_text(value: str) -> bool:
 
 
 def parse_time_ns(value: Any) -> int | None:
-    """An RFC 3339 time as nanoseconds since the epoch; ``None`` where there is none.
+    """An RFC 3339 time as nanoseconds since the epoch; ``None`` where there is none, or none in UTC's calendar.
 
     >>> parse_time_ns("2026-11-23T05:28:33Z")
     1795411713000000000
@@ -85,11 +86,12 @@ def parse_time_ns(value: Any) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            return None
+        since = moment.astimezone(UTC) - _EPOCH
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        return None
-    return round(moment.timestamp()) * 1_000_000_000 if not moment.microsecond else int(moment.timestamp() * 1e9)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
 def _pod(item: dict[str, Any]) -> Pod:

@@ -39,10 +39,14 @@ class Naming:
         self.answers: dict[tuple[str, str], int] = {}
         """Answers in all, by (source, code): the HTTP status, or ``error`` where nothing answered."""
 
-    def take(self, answer: Answer) -> None:
-        """Take one answer in. An answer that is no list of pods changes the state, never the names."""
-        if answer.name not in _PEERS:
-            return
+    def take(self, *answers: Answer) -> None:
+        """Take answers in that came together. One that is no list of pods changes the state, never the names."""
+        for answer in answers:
+            if answer.name in _PEERS:
+                self._take(answer)
+        self._choose()
+
+    def _take(self, answer: Answer) -> None:
         code = "error" if answer.status is None else str(answer.status)
         key = (answer.name.partition("/")[0], code)
         self.answers[key] = self.answers.get(key, 0) + 1
@@ -68,6 +72,9 @@ class Naming:
                 log.info("%s names the pods", _PEERS[name])
             else:
                 log.warning("%s does not name the pods: %s", _PEERS[name], state)
+
+    def _choose(self) -> None:
+        """The best source by now: told once, after all answers that came together, as one may stand in for another."""
         source: Literal["kubelet", "apiserver", "memory", "none"] = self._source
         if self._state[KUBELET] == "ok":
             source, self._from = "kubelet", KUBELET

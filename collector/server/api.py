@@ -10,13 +10,16 @@ from collector.model import NO_LIMIT, ContainerTally, Limit, PodTally, Reading
 from collector.table import Usage
 
 
-def time_text(time_ns: int) -> str:
-    """RFC 3339 in UTC, with milliseconds.
+def time_text(time_ns: int) -> str | None:
+    """RFC 3339 in UTC, with milliseconds; ``None`` for a time beyond the year 9999, as a damaged inode may have.
 
     >>> time_text(1795412409871000000)
     '2026-11-23T05:40:09.871Z'
     """
-    moment = datetime.fromtimestamp(time_ns // 1_000_000 / 1000, tz=timezone.utc)
+    try:
+        moment = datetime.fromtimestamp(time_ns // 1_000_000 / 1000, tz=timezone.utc)
+    except (ValueError, OverflowError):
+        return None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -96,10 +99,16 @@ def usages(value: Any, *, containers: bool) -> list[Usage]:
         if pod["phase"] != "Running" or not pod["containers"]:
             continue
         if containers:
-            rows += [
-                Usage(pod["namespace"], pod["name"], one["name"], one["cpu_cores"], one["memory_bytes"])
-                for one in pod["containers"]
-            ]
+            rows += [_usage(pod, one["name"], one) for one in pod["containers"]]
         else:
-            rows.append(Usage(pod["namespace"], pod["name"], "", pod["cpu_cores"], pod["memory_bytes"]))
+            rows.append(_usage(pod, "", pod))
     return rows
+
+
+def _usage(pod: Any, container: Any, of: Any) -> Usage:
+    row = Usage(pod["namespace"], pod["name"], container, of["cpu_cores"], of["memory_bytes"])
+    if not all(isinstance(name, str) for name in row[:3]):
+        raise TypeError(row)
+    if not isinstance(row.cpu_cores, float | int | None) or not isinstance(row.memory_bytes, int | None):
+        raise TypeError(row)
+    return row

@@ -7,6 +7,7 @@ import errno
 import gzip
 import json
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -86,7 +87,7 @@ class Server:
     def _once(self, path: str, openmetrics: bool, published: Published, render: Callable[[], str]) -> str:
         """Render once for each tally, however many ask."""
         known = self._rendered.get((path, openmetrics))
-        if known is not None and known[0] == published.serial and not published.shift_ns:
+        if known is not None and known[0] == published.serial:
             return known[1]
         text = render()
         self._rendered[path, openmetrics] = (published.serial, text)
@@ -127,7 +128,7 @@ class Server:
 
     def _exposition(self, request: web.Request, render: Callable[[bool], str]) -> web.Response:
         begun = time.perf_counter()
-        openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
+        openmetrics = wants_openmetrics(_header(request, "Accept"))
         response = _encoded(request, render(openmetrics).encode(), OPENMETRICS if openmetrics else TEXT)
         self._loop.collector.account.scraped(request.path, time.perf_counter() - begun)
         return response
@@ -169,9 +170,14 @@ class Server:
         return web.Response(text=f"ok\n{state}")
 
 
+def _header(request: web.Request, name: str) -> str:
+    """All lines of a header that is a list."""
+    return ",".join(request.headers.getall(name, ()))
+
+
 def _encoded(request: web.Request, body: bytes, content_type: str) -> web.Response:
     headers = {"Content-Type": content_type, "Vary": "Accept-Encoding, Accept"}
-    if wants_gzip(request.headers.get("Accept-Encoding", "")):
+    if wants_gzip(_header(request, "Accept-Encoding")):
         headers["Content-Encoding"] = "gzip"
         body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
     return web.Response(body=body, headers=headers)
@@ -184,7 +190,10 @@ def parse_listen(value: str) -> tuple[str | None, int]:
     ((None, 9753), ('127.0.0.1', 80), ('::1', 80))
     """
     host, colon, port = value.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        colon = ""  # an IPv6 address without its brackets: which colon is the port's nobody can tell
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"--listen {value!r} is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753")
     return host or None, int(port)
@@ -213,7 +222,9 @@ async def serve(server: Server, listen: str, background: Background | None, read
         except OSError as error:
             what = "is in use: is another podtally running? Choose another with --listen"
             if error.errno != errno.EADDRINUSE:
-                what = f"cannot be listened on: {error.strerror}"
+                # asyncio puts a sentence of its own in strerror; a failed look-up of the host has a negative number.
+                why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+                what = f"cannot be listened on: {why}; choose another with --listen"
             raise UsageError(f"the address {listen} {what}") from error
         ready(runner.addresses[0][1])
         waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(stopping.wait())}

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -39,10 +40,19 @@ _SHORTEST_GAP_SECONDS = 1.0
 """Between two questions, however many names are missing."""
 
 _INSECURE_HINT = (
-    "the kubelet's certificate is not signed by the cluster's CA: turn on serverTLSBootstrap in the kubelet's "
-    "configuration, or pass --kubelet-insecure-tls, whose price is that whoever can answer at the node's address "
+    "or pass --kubelet-insecure-tls, whose price is that whoever can answer at the node's address "
     "gets this service account's token"
 )
+_UNKNOWN_SIGNER_HINT = (
+    "the kubelet's certificate is not signed by the cluster's CA: turn on serverTLSBootstrap in the kubelet's "
+    f"configuration, {_INSECURE_HINT}"
+)
+_REFUSED_HINT = (
+    "the kubelet's certificate is refused: give --kubelet-url with a name or address that is in it, or renew it, "
+    f"{_INSECURE_HINT}"
+)
+_UNKNOWN_SIGNER_CODES = (18, 19, 20, 21)
+"""OpenSSL's ``X509_V_ERR_*`` of a certificate that is self-signed or signed by somebody unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,18 +94,30 @@ def tls_context(ca_file: str | None, *, insecure: bool) -> ssl.SSLContext:
     return context
 
 
-def kubelet_url(value: str) -> str:
+def base_url(flag: str, value: str) -> str:
     """``value`` with an IPv6 host in brackets: a manifest can only write ``https://$(HOST_IP):10250``.
 
-    >>> kubelet_url("https://fd00::7:10250"), kubelet_url("https://10.0.0.7:10250/")
+    Raises :class:`UsageError`, which names ``flag``, if it is no URL.
+
+    >>> base_url("--kubelet-url", "https://fd00::7:10250"), base_url("--kubelet-url", "https://10.0.0.7:10250/")
     ('https://[fd00::7]:10250', 'https://10.0.0.7:10250')
     """
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UsageError(f"--kubelet-url {value!r} is no URL: give https://HOST:10250")
-    host, _, port = parts.netloc.rpartition(":")
-    netloc = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else parts.netloc
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+    try:
+        parts = urlsplit(value)
+        host, _, port = parts.netloc.rpartition(":")
+        netloc = f"[{host}]:{port}" if ":" in host and not host.startswith("[") else parts.netloc
+        whole = urlsplit(f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}")
+        if whole.scheme in ("http", "https") and whole.hostname and whole.port != 0:
+            return whole.geturl()
+    except ValueError:
+        # Brackets that are not closed, or a port that is no number.
+        pass
+    raise UsageError(f"{flag} {value!r} is no URL: give https://HOST:PORT")
+
+
+def kubelet_url(value: str) -> str:
+    """``--kubelet-url``, checked."""
+    return base_url("--kubelet-url", value)
 
 
 def in_cluster_url() -> str | None:
@@ -117,25 +139,37 @@ def _token(path: str) -> str:
         return file.read().strip()
 
 
-async def fetch(session: aiohttp.ClientSession, question: Question) -> Answer:
+async def fetch(
+    session: aiohttp.ClientSession, question: Question, *, timeout_seconds: float = _TIMEOUT_SECONDS
+) -> Answer:
     """Ask once. Never raises for what the peer or the network does."""
     endpoint = question.endpoint
     headers = {"Accept": "application/json"} if question.answer.endswith(".json") else {}
     time_ns = time.time_ns()
     try:
-        if endpoint.token_file is not None:
+        # The kubelet's read-only port asks for no token, and none goes over the network in the clear.
+        if endpoint.token_file is not None and endpoint.url.startswith("https:"):
             headers["Authorization"] = f"Bearer {_token(endpoint.token_file)}"
-        async with session.get(endpoint.url + question.path, headers=headers, ssl=endpoint.tls or True) as response:
+        async with session.get(
+            endpoint.url + question.path,
+            headers=headers,
+            ssl=endpoint.tls or True,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+        ) as response:
             body = await _limited_body(response)
             if response.status == 200 and body is not None:
                 return Answer(question.answer, time_ns, 200, None, body)
             return Answer(question.answer, time_ns, response.status, _reason(response.reason, body), None)
     except aiohttp.ClientConnectorCertificateError as error:
-        reason = f"{error.certificate_error}"
+        reason = f"{endpoint.url}: {error.certificate_error}"
         if endpoint.name == "the kubelet":
-            reason = f"{_INSECURE_HINT} ({reason})"
+            unknown = getattr(error.certificate_error, "verify_code", None) in _UNKNOWN_SIGNER_CODES
+            reason = f"{_UNKNOWN_SIGNER_HINT if unknown else _REFUSED_HINT} ({reason})"
+    except aiohttp.ClientConnectorError as error:
+        reason = f"{endpoint.url} cannot be reached: {_connection_reason(error.os_error)}"
     except asyncio.TimeoutError:
-        reason = f"{endpoint.url} did not answer within {_TIMEOUT_SECONDS:.0f} s"
+        reason = f"{endpoint.url} did not answer within {timeout_seconds:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
         reason = f"{endpoint.url}: {error}" if str(error) else f"{endpoint.url}: {type(error).__name__}"
     return Answer(question.answer, time_ns, None, reason, None)
@@ -148,6 +182,15 @@ async def _limited_body(response: aiohttp.ClientResponse) -> bytes | None:
         if len(body) > _BODY_LIMIT_BYTES:
             return None
     return bytes(body)
+
+
+def _connection_reason(error: OSError) -> str:
+    """What the system says of a failed connection; asyncio and aiohttp put sentences of their own around it."""
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS connection ({error.reason or error})"
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _reason(reason: str | None, body: bytes | None) -> str:
@@ -177,13 +220,17 @@ class LiveAnswers:
         interval: float,
         extras: tuple[Question, ...] = (),
         extras_interval: float = 5.0,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
-        """``extras`` are asked along for a recording; an answer to them that is refused is left out and logged once."""
+        """``timeout_seconds`` is for each question. ``extras`` are asked along for a recording; an answer to them that
+        is refused is left out and logged once.
+        """
         self._kubelet = kubelet
         self._apiserver = apiserver
         self._interval = interval
         self._extras = extras
         self._extras_interval = extras_interval
+        self._timeout_seconds = timeout_seconds
         self._refused: set[str] = set()
         self._lock = threading.Lock()
         self._answers: deque[Answer] = deque(maxlen=64)
@@ -221,12 +268,12 @@ class LiveAnswers:
         wanted = asyncio.Event()
 
         def want() -> None:
-            if not loop.is_closed():
+            # A tick of the last moment may ask when the event loop is closed already.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(wanted.set)
 
         self._wanted = want
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with aiohttp.ClientSession() as session:
             extras = asyncio.ensure_future(self._ask_extras(session)) if self._extras else None
             try:
                 while True:
@@ -243,25 +290,29 @@ class LiveAnswers:
                     extras.cancel()
 
     async def _ask_names(self, session: aiohttp.ClientSession) -> None:
+        """The kubelet; the API server only if the kubelet gives no list. Both answers are for one tick to take."""
+        answers: list[Answer] = []
         if self._kubelet is not None:
-            answer = await fetch(session, self._kubelet)
-            self._put(answer)
-            if answer.status == 200:
-                return
-        if self._apiserver is not None:
-            self._put(await fetch(session, self._apiserver))
+            answers.append(await self._fetch(session, self._kubelet))
+        if self._apiserver is not None and not any(answer.body is not None for answer in answers):
+            answers.append(await self._fetch(session, self._apiserver))
+        self._put(*answers)
+
+    async def _fetch(self, session: aiohttp.ClientSession, question: Question) -> Answer:
+        return await fetch(session, question, timeout_seconds=self._timeout_seconds)
 
     async def _ask_extras(self, session: aiohttp.ClientSession) -> None:
         while True:
             for question in self._extras:
-                answer = await fetch(session, question)
-                if answer.status == 200:
+                answer = await self._fetch(session, question)
+                if answer.body is not None:
                     self._put(answer)
                 elif question.answer not in self._refused:
                     self._refused.add(question.answer)
-                    log.warning("%s is left out: HTTP %s %s", question.answer, answer.status, answer.error)
+                    status = f"HTTP {answer.status}: " if answer.status is not None else ""
+                    log.warning("%s is left out: %s%s", question.answer, status, answer.error)
             await asyncio.sleep(self._extras_interval)
 
-    def _put(self, answer: Answer) -> None:
+    def _put(self, *answers: Answer) -> None:
         with self._lock:
-            self._answers.append(answer)
+            self._answers.extend(answers)

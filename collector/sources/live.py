@@ -13,7 +13,7 @@ import resource
 import time
 from typing import Final
 
-from collector.errors import Gone, SourceError, UnsupportedNode, classify
+from collector.errors import Gone, Operation, SourceError, UnsupportedNode, classify
 from collector.model import Instant
 from collector.sources.version import require_v2
 
@@ -44,17 +44,20 @@ def raise_descriptor_limit() -> int:
 class LiveDirectory:
     """A cgroup directory of the live node, held open; satisfies :class:`collector.seams.Directory`."""
 
-    __slots__ = ("_absent", "_fd", "_files", "_path", "_signature", "_tree", "ino", "mtime_ns")
+    __slots__ = ("_absent", "_fd", "_files", "_path", "_seldom", "_signature", "_tree", "ino", "mtime_ns")
 
     def __init__(self, tree: LiveTree, path: str) -> None:
         self._tree = tree
         self._path = path
         self._files: dict[str, int] = {}
         self._absent: set[str] = set()
+        self._seldom = 0
         self._signature: tuple[int, int] | None = None
         try:
             fd = os.open(os.path.join(tree.root, path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                tree.out_of_descriptors()
             raise classify(error.errno or 0, path, "directory") from error
         status = os.fstat(fd)
         self.ino = status.st_ino
@@ -90,66 +93,91 @@ class LiveDirectory:
 
     def read(self, name: str) -> bytes:
         """One file, whole."""
-        fd = self._files.get(name, -1)
-        if fd < 0:
-            return self._open_and_read(name)
-        try:
-            data = os.pread(fd, _CHUNK, 0)
-            if len(data) == _CHUNK:
-                data += _rest(fd, _CHUNK)
-        except OSError as error:
-            raise classify(error.errno or 0, f"{self._path}/{name}", "read") from error
-        return data
+        (result,) = self.read_all((name,), often=False)
+        if isinstance(result, SourceError):
+            raise result
+        return result
 
-    def _open_and_read(self, name: str) -> bytes:
-        path = f"{self._path}/{name}"
+    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+        """Several files, each whole or the error that it gave."""
+        files, pread, results = self._files, os.pread, []
+        for name in names:
+            fd = files.get(name, -1)
+            if fd < 0:
+                results.append(self._open_and_read(name, often=often))
+                continue
+            try:
+                data = pread(fd, _CHUNK, 0)
+                results.append(data if len(data) < _CHUNK else data + _rest(fd, _CHUNK))
+            except OSError as error:
+                results.append(self._failed(error, name, "read"))
+        return results
+
+    def _open_and_read(self, name: str, *, often: bool) -> bytes | SourceError:
         if name in self._absent:
             # A kernel without the file does not grow it while the cgroup lives.
-            raise classify(errno.ENOENT, path, "file")
+            return classify(errno.ENOENT, f"{self._path}/{name}", "file")
         try:
-            if self._fd >= 0:
-                fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
-            else:
-                fd = os.open(os.path.join(self._tree.root, path), os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._open(name)
         except OSError as error:
-            raise self._opening_failed(error, name) from error
-        hold = self._tree.may_hold()
+            return self._failed(error, name, "file")
+        hold = self._tree.may_hold(often=often)
         try:
             data = os.pread(fd, _CHUNK, 0)
-            if len(data) == _CHUNK:
-                data += _rest(fd, _CHUNK)
+            return data if len(data) < _CHUNK else data + _rest(fd, _CHUNK)
         except OSError as error:
             hold = False
-            raise classify(error.errno or 0, path, "read") from error
+            return self._failed(error, name, "read")
         finally:
             if hold:
                 self._files[name] = fd
                 self._tree.held += 1
+                if not often:
+                    self._seldom += 1
+                    self._tree.held_seldom += 1
             else:
                 self._tree.opened_for_one_read += 1
                 os.close(fd)
-        return data
 
-    def _opening_failed(self, error: OSError, name: str) -> SourceError:
+    def _open(self, name: str) -> int:
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        if self._fd >= 0:
+            return os.open(name, flags, dir_fd=self._fd)
+        # Not held, so that another cgroup may stand at the path by now.
+        folder = os.open(os.path.join(self._tree.root, self._path), flags | os.O_DIRECTORY)
+        try:
+            if os.fstat(folder).st_ino != self.ino:
+                raise Gone(self._path, errno.ENOENT)
+            return os.open(name, flags, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+    def _failed(self, error: OSError, name: str, operation: Operation) -> SourceError:
+        """The error that a file gave. Raises :class:`Gone` if it is the cgroup that has gone."""
         number = error.errno or 0
         if number == errno.ENOENT:
             # The file of a removed cgroup is as absent as one that the kernel does not have.
             try:
                 there = os.stat(os.path.join(self._tree.root, self._path)).st_ino == self.ino
             except OSError as gone:
-                return classify(gone.errno or 0, self._path, "directory")
+                raise classify(gone.errno or 0, self._path, "directory") from gone
             if not there:
-                return Gone(self._path, errno.ENOENT)
+                raise Gone(self._path, errno.ENOENT)
             self._absent.add(name)
         elif number in (errno.EMFILE, errno.ENFILE):
             self._tree.out_of_descriptors()
-        return classify(number, f"{self._path}/{name}", "file")
+        result = classify(number, f"{self._path}/{name}", operation)
+        if isinstance(result, Gone):
+            raise result from error
+        return result
 
     def close(self) -> None:
         """Close all descriptors of this cgroup."""
         for fd in self._files.values():
             os.close(fd)
         self._tree.held -= len(self._files)
+        self._tree.held_seldom -= self._seldom
+        self._seldom = 0
         self._files.clear()
         if self._fd >= 0:
             os.close(self._fd)
@@ -178,6 +206,8 @@ class LiveTree:
         self.proc_root = proc_root
         self.held = 0
         """Descriptors held open."""
+        self.held_seldom = 0
+        """Those among them that are not read every tick."""
         self.opened_for_one_read = 0
         """Reads that had to open their file because the limit of descriptors was reached, or that failed."""
         limit = raise_descriptor_limit() if descriptor_limit is None else descriptor_limit
@@ -191,9 +221,11 @@ class LiveTree:
             ) from error
         require_v2(names, root)
 
-    def may_hold(self) -> bool:
-        """True while a further descriptor may be kept open."""
-        return self.held < self.descriptor_limit
+    def may_hold(self, *, often: bool = True) -> bool:
+        """True while a further descriptor may be kept open. Files that are not read often may take a quarter of them,
+        so that on a large node the files of every tick do not go without.
+        """
+        return self.held < self.descriptor_limit and (often or 4 * self.held_seldom < self.descriptor_limit)
 
     def out_of_descriptors(self) -> None:
         """The process has run out before the limit was reached: hold no more than now."""

@@ -16,6 +16,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import zstandard
 
-from collector.errors import Absent, EndOfRecording, Gone, RecordingError, classify
+from collector.errors import Absent, EndOfRecording, Gone, RecordingError, SourceError, classify
 from collector.model import Answer, Instant
+from collector.seams import read_each
 from collector.sources.version import require_v2
 
 VERSION = 1
@@ -40,7 +42,16 @@ _SIZE_LIMIT_BYTES = 4 << 30
 """Unpacked bytes at the most: a compressed file of a few KiB can claim any number of them."""
 
 _READ_BYTES = 64 << 10
-"""Compressed bytes taken at a time: a MiB of them can be a hundred MiB of files."""
+"""Bytes taken at a time."""
+
+_ZSTD_READ_BYTES = 4 << 10
+"""Compressed bytes taken at a time: zstd can make 32,000 times as many of them, and gives them all at once."""
+
+_PATH_LIMIT = 4096
+"""PATH_MAX: no cgroup has a longer path."""
+
+_INTEGER_LIMIT = 2**64
+"""Times in nanoseconds and inodes are below it."""
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -65,6 +76,9 @@ class Meta:
         """The text of ``recording.json``."""
         known = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "extra"}
         return json.dumps({"version": VERSION, **known, **self.extra}, indent=1) + "\n"
+
+
+_META_NUMBERS = frozenset({"cpus", "memory_bytes", "page_size"})
 
 
 class RecordedDir(NamedTuple):
@@ -129,23 +143,32 @@ def load(path: str | os.PathLike[str], progress: Progress | None = None) -> Reco
     """
     name = os.fspath(path)
     try:
-        files = _directory_files(Path(name)) if os.path.isdir(name) else _archive_files(name, progress)
+        unpacked = _directory_files(Path(name)) if os.path.isdir(name) else _archive_files(name, progress)
     except OSError as error:
         raise RecordingError(f"cannot read the recording {name}: {error.strerror or error}") from error
-    return _assemble(name, _without_leading_folder(files))
+    return _assemble(name, _without_leading_folder(unpacked.files), unpacked.newest_ns)
+
+
+class _Unpacked(NamedTuple):
+    files: dict[str, bytes]
+    newest_ns: int
+    """The mtime of the newest file."""
 
 
 def _safe(name: str, where: str) -> str:
     """``name`` without a leading ``./``. Raises :class:`RecordingError` if it leads out of the recording."""
+    if len(name) > _PATH_LIMIT:
+        raise RecordingError(f"{where} has a path of {len(name)} characters: {name[:80]}...")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise RecordingError(f"{where} has the path {name!r}, which leads out of the recording: it is refused whole")
     return str(path)
 
 
-def _directory_files(root: Path) -> dict[str, bytes]:
+def _directory_files(root: Path) -> _Unpacked:
     files: dict[str, bytes] = {}
     pool: dict[bytes, bytes] = {}
+    newest_ns = 0
     for folder, folders, names in os.walk(root):
         for name in (*names, *folders):
             path = Path(folder, name)
@@ -155,9 +178,13 @@ def _directory_files(root: Path) -> dict[str, bytes]:
                 )
         for name in names:
             path = Path(folder, name)
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise RecordingError(f"{root} has {path.relative_to(root)}, which is neither a file nor a directory")
+            newest_ns = max(newest_ns, status.st_mtime_ns)
             data = path.read_bytes()
             files[path.relative_to(root).as_posix()] = pool.setdefault(data, data)
-    return files
+    return _Unpacked(files, newest_ns)
 
 
 class _Readable(Protocol):
@@ -179,12 +206,12 @@ class _ZstdStream(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         while not self._pending:
             if self._frame.eof:
-                rest = self._frame.unused_data or self._file.read(_READ_BYTES)
+                rest = self._frame.unused_data or self._file.read(_ZSTD_READ_BYTES)
                 if not rest:
                     return b""
                 self._frame = self._decompressor.decompressobj()
             else:
-                rest = self._file.read(_READ_BYTES)
+                rest = self._file.read(_ZSTD_READ_BYTES)
                 if not rest:
                     raise EOFError("the compressed data ends too early")
             self._pending = memoryview(self._frame.decompress(rest))
@@ -214,9 +241,10 @@ class _Watched(io.RawIOBase):
         return data
 
 
-def _archive_files(name: str, progress: Progress | None) -> dict[str, bytes]:
+def _archive_files(name: str, progress: Progress | None) -> _Unpacked:
     files: dict[str, bytes] = {}
     pool: dict[bytes, bytes] = {}
+    newest_ns = 0
     with open(name, "rb") as raw:
         total = os.fstat(raw.fileno()).st_size
         magic = raw.read(4)
@@ -233,27 +261,30 @@ def _archive_files(name: str, progress: Progress | None) -> dict[str, bytes]:
                     path = _safe(member.name, name)
                     if member.isdir():
                         continue
-                    if not member.isfile():
+                    # A sparse file of a few bytes can claim any size, and is filled up with zeros.
+                    if not member.isfile() or member.issparse():
                         raise RecordingError(f"{name} has {member.name!r}, which is neither a file nor a directory")
                     content = archive.extractfile(member)
                     data = content.read() if content is not None else b""
                     if len(data) != member.size:
                         raise RecordingError(f"{name} is truncated in {member.name!r}: record or copy it again")
                     files[path] = pool.setdefault(data, data)
+                    newest_ns = max(newest_ns, int(member.mtime * 1e9))
                     if progress is not None and len(files) % 500 == 0:
                         progress(raw.tell(), total)
             while watched.read(_READ_BYTES):
                 pass
         except (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile) as error:
             raise RecordingError(f"{name} is truncated or damaged ({error}): record or copy it again") from error
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError) as error:
+            # tarfile says the latter two of headers whose numbers are none.
             what = "is truncated or damaged" if files else "is no recording: neither a directory nor a tar archive"
             raise RecordingError(f"{name} {what} ({error})") from error
         if watched.tail.strip(b"\0") or len(watched.tail) < 1024:
             raise RecordingError(f"{name} is truncated: its tar archive has no end; record or copy it again")
         if progress is not None:
             progress(total, total)
-    return files
+    return _Unpacked(files, newest_ns)
 
 
 def _without_leading_folder(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -267,20 +298,23 @@ def _without_leading_folder(files: dict[str, bytes]) -> dict[str, bytes]:
 # --- making frames of files -----------------------------------------------------------------------------------------
 
 
-def _assemble(name: str, files: dict[str, bytes]) -> Recording:
+def _assemble(name: str, files: dict[str, bytes], newest_ns: int) -> Recording:
     frames: dict[int, dict[str, bytes]] = {}
+    folders: dict[int, str] = {}
     for path, data in files.items():
         head, _, rest = path.partition("/")
         number, _, inner = rest.partition("/")
         if head == "frames" and inner:
             if not number.isascii() or not number.isdigit() or len(number) > 12:
                 raise RecordingError(f"{name} has the frame {number!r}: frames are named by numbers")
+            if folders.setdefault(int(number), number) != number:
+                raise RecordingError(f"{name} has a frame twice, as {folders[int(number)]} and as {number}")
             frames.setdefault(int(number), {})[inner] = data
     meta = _meta(name, files.get("recording.json"), bool(frames))
     if frames:
         recorded = [_frame(f"{name}: frames/{number:04d}", frames[number]) for number in sorted(frames)]
     elif any(path.startswith(CGROUP_ROOT + "/") for path in files):
-        recorded = [_single_frame(name, files)]
+        recorded = [_single_frame(files, newest_ns)]
     else:
         raise RecordingError(f"{name} is no recording: it has neither frames/ nor {CGROUP_ROOT}/")
     for earlier, later in pairwise(recorded):
@@ -313,8 +347,14 @@ def _meta(name: str, data: bytes | None, has_frames: bool) -> Meta:
     if version != VERSION:
         raise RecordingError(f"{name}: recording.json says version {version!r}, this podtally reads version {VERSION}")
     known = {key: values.pop(key) for key in list(values) if key in Meta.__dataclass_fields__ and key != "extra"}
-    if not isinstance(known.get("node"), str):
+    if not _is_text(known.get("node")):
         raise RecordingError(f"{name}: recording.json does not name the node")
+    for key, value in known.items():
+        if key in _META_NUMBERS:
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise RecordingError(f"{name}: recording.json's {key} is no number")
+        elif not _is_text(value):
+            raise RecordingError(f"{name}: recording.json's {key} is no text")
     return Meta(**known, extra=values)
 
 
@@ -322,7 +362,20 @@ def _integer(values: dict[str, Any], key: str, where: str) -> int:
     value = values.get(key)
     if isinstance(value, bool) or not isinstance(value, int):
         raise RecordingError(f"{where}: frame.json has no number {key!r}")
+    if not 0 <= value < _INTEGER_LIMIT:
+        raise RecordingError(f"{where}: frame.json has a {key!r} that is no time and no inode: {value}")
     return value
+
+
+def _is_text(value: object) -> bool:
+    """True for a string that can be written out: a lone surrogate is legal JSON and no text."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _errno(text: object, where: str) -> int:
@@ -361,6 +414,9 @@ def _frame(where: str, files: dict[str, bytes]) -> RecordedFrame:
         dirs[_safe(path, where)] = RecordedDir(
             _integer(entry, "time_ns", where), _integer(entry, "ino", where), mtime_ns
         )
+    if "." not in dirs and values.get("end_time_ns") is not None:
+        # Older recordings do not tell when the root was read; they read it last.
+        dirs["."] = RecordedDir(_integer(values, "end_time_ns", where), 0, None)
     errors = {_safe(path, where): _errno(text, where) for path, text in _mapping(values, "errors", where).items()}
     cgroup, proc, answers = _split(files)
     frame = RecordedFrame(
@@ -388,28 +444,21 @@ def _answers(values: dict[str, Any], bodies: dict[str, bytes], where: str) -> li
         if not isinstance(entry, dict):
             raise RecordingError(f"{where}: frame.json's answers has no object for {name!r}")
         # Older recordings name the kubelet's answers without their folder, and tell nothing but the time.
-        time_ns = entry.get("time_ns", older.get(name.removeprefix("kubelet/"), default_ns))
+        time_ns = entry.get("time_ns", older.get(name.removeprefix("kubelet/")))
+        time_ns = default_ns if time_ns is None else _integer({"time_ns": time_ns}, "time_ns", where)
         status = entry.get("status", 200 if name in bodies else None)
+        if status is not None:
+            status = _integer({"status": status}, "status", where)
         error = entry.get("error")
-        answers.append(
-            Answer(
-                name,
-                time_ns if isinstance(time_ns, int) else default_ns,
-                status if isinstance(status, int) else None,
-                error if isinstance(error, str) else None,
-                bodies.get(name),
-            )
-        )
+        if error is not None and not _is_text(error):
+            raise RecordingError(f"{where}: frame.json's error of {name!r} is no text")
+        answers.append(Answer(name, time_ns, status, error, bodies.get(name)))
     return answers
 
 
-def _single_frame(name: str, files: dict[str, bytes]) -> RecordedFrame:
+def _single_frame(files: dict[str, bytes], time_ns: int) -> RecordedFrame:
     """A directory made with cp and kubectl: one frame, its time the newest file's, identity by path."""
     cgroup, proc, bodies = _split(files)
-    time_ns = 0
-    for folder, _, names in os.walk(name):
-        for file in names:
-            time_ns = max(time_ns, os.stat(os.path.join(folder, file)).st_mtime_ns)
     instant = Instant(time_ns, 0)
     folders = {path.rpartition("/")[0] or "." for path in cgroup}
     frame = RecordedFrame(
@@ -459,8 +508,11 @@ class RecordedDirectory:
         return instant.monotonic_ns + entry.time_ns - self._tree.frame.instant.time_ns
 
     def subdirectories(self, *, force: bool = False) -> list[str] | None:
-        """Child cgroups in the current frame."""
+        """Child cgroups in the current frame, or the error as recorded."""
         self._alive()
+        number = self._tree.frame.errors.get(self._path)
+        if number is not None:
+            raise classify(number, self._path, "directory")
         return sorted(self._tree.frame.children.get(self._path, ()))
 
     def read(self, name: str) -> bytes:
@@ -475,6 +527,10 @@ class RecordedDirectory:
         if data is None:
             raise Absent(path, errno.ENOENT)
         return data
+
+    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+        """The bytes or the errors as recorded."""
+        return read_each(self.read, names)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -13,14 +13,16 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from collector.errors import RecordingError, SourceError
+from collector.errors import Gone, RecordingError, SourceError
 from collector.model import Answer, Instant
-from collector.seams import AnswerSource, Directory, Tree
+from collector.seams import AnswerSource, Directory, Tree, read_each
 from collector.sources.recording import CGROUP_ROOT, Meta
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -38,20 +40,30 @@ class RecordingWriter:
         self._archive: tarfile.TarFile | None = None
         self._closing: list[Any] = []
         self._root = Path(out)
-        try:
+        self._out = out
+        with self._writing():
             if out == "-":
                 self._open_archive(".tar.zst", cast(BinaryIO, stdout))
             elif out.endswith((".tar", ".tar.gz", ".tar.zst")):
+                if os.path.isfile(out):
+                    raise FileExistsError(out)
                 file = open(out, "wb")
                 self._closing.append(file)
                 self._open_archive(out, file)
             else:
                 self._root.mkdir(parents=True)
+            self._put("recording.json", meta.to_json().encode())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except FileExistsError as error:
-            raise RecordingError(f"{out} is there already: give a new name, or remove it first") from error
+            raise RecordingError(f"{self._out} is there already: give a new name, or remove it first") from error
+        except BrokenPipeError:
+            raise  # the reader of a pipe has had enough: the program ends quietly
         except OSError as error:
-            raise RecordingError(f"cannot write the recording {out}: {error.strerror}") from error
-        self._put("recording.json", meta.to_json().encode())
+            raise RecordingError(f"cannot write the recording {self._out}: {error.strerror}") from error
 
     def _open_archive(self, name: str, file: BinaryIO) -> None:
         stream: Any = file
@@ -78,16 +90,19 @@ class RecordingWriter:
     def frame(self, head: dict[str, Any], files: dict[str, bytes]) -> None:
         """Write one frame: ``frame.json`` and the files below its folder."""
         folder = f"frames/{self._frames:04d}"
-        self._put(f"{folder}/frame.json", json.dumps(head, indent=1).encode() + b"\n")
-        for name, data in files.items():
-            self._put(f"{folder}/{name}", data)
+        with self._writing():
+            self._put(f"{folder}/frame.json", json.dumps(head, indent=1).encode() + b"\n")
+            for name, data in files.items():
+                self._put(f"{folder}/{name}", data)
         self._frames += 1
 
     def close(self) -> None:
         """End the archive. A directory without a frame is taken away again."""
-        for stream in self._closing:
-            stream.close()
-        self._closing.clear()
+        with self._writing(), ExitStack() as streams:
+            # Each is closed whatever the closing of another gives; the archive, written last, first.
+            for stream in reversed(self._closing):
+                streams.callback(stream.close)
+            self._closing.clear()
         if self._archive is None and self._frames == 0:
             shutil.rmtree(self._root, ignore_errors=True)
 
@@ -126,7 +141,12 @@ class TeeDirectory:
 
     def subdirectories(self, *, force: bool = False) -> list[str] | None:
         """Child cgroups; that the directory was there is noted."""
-        names = self._inner.subdirectories(force=force)
+        try:
+            names = self._inner.subdirectories(force=force)
+        except SourceError as error:
+            self._tee.note_directory(self._path, self.ino, self.mtime_ns, None)
+            self._tee.note_error(self._path, error)
+            raise
         self._tee.note_directory(self._path, self.ino, self.mtime_ns, None)
         return names
 
@@ -140,6 +160,10 @@ class TeeDirectory:
             raise
         self._tee.note_file(f"{CGROUP_ROOT}/{path}", data)
         return data
+
+    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+        """The bytes or the errors, noted."""
+        return read_each(self.read, names)
 
     def close(self) -> None:
         """Let go."""
@@ -185,15 +209,23 @@ class TeeTree:
         try:
             inner = self._inner.open(path)
         except SourceError as error:
-            self.note_error(path, error)
+            if error.errno != errno.ENOENT:
+                self.note_error(path, error)
             raise
-        # Errors of a cgroup that stood at this path before are not this one's.
-        for name in [name for name in self._errors if name == path or name.startswith(path + "/")]:
-            del self._errors[name]
-        self._dirs.pop(path, None)
-        self._stamped.discard(path)
+        before = self._dirs.get(path)
+        if before is None:
+            self._errors.pop(path, None)
+        elif before["ino"] != inner.ino:
+            self._forget(path)
         self.note_directory(path, inner.ino, inner.mtime_ns, None)
         return TeeDirectory(self, path, inner)
+
+    def _forget(self, path: str) -> None:
+        """Another cgroup stands at ``path`` now: what was noted of the one before, in this frame, is not of this."""
+        self._stamped = {name for name in self._stamped if name != path and not name.startswith(path + "/")}
+        for notes, prefix in ((self._dirs, path), (self._errors, path), (self._files, f"{CGROUP_ROOT}/{path}")):
+            for name in [name for name in notes if name == prefix or name.startswith(prefix + "/")]:
+                del notes[name]
 
     def read_proc(self, name: str) -> bytes:
         """``/proc/<name>``, noted."""
@@ -213,8 +245,12 @@ class TeeTree:
             self._stamped.add(path)
 
     def note_error(self, path: str, error: SourceError) -> None:
-        """Note that reading ``path`` failed. A file that is not there is noted by its absence."""
-        if error.errno != errno.ENOENT:
+        """Note that reading ``path`` failed. A file that is not there is noted by its absence, but not so one whose
+        cgroup was removed while it was read.
+        """
+        if isinstance(error, Gone):
+            self._errors[path] = "ENODEV"
+        elif error.errno != errno.ENOENT:
             self._errors[path] = errno.errorcode.get(error.errno, "EIO")
 
     def note_file(self, path: str, data: bytes) -> None:

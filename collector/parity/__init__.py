@@ -1,0 +1,1 @@
+"""podtally's numbers against what others computed of the same node."""
