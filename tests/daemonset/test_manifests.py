@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from collector import __version__
+from collector.flags import FLAGS
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMONSET = REPO / "daemonset"
@@ -217,8 +218,8 @@ def test_scheduling(name: str) -> None:
 def test_resources(name: str) -> None:
     """Memory is limited and CPU is not, so that the collector is never throttled out of its ticks."""
     assert container_of(build(name))["resources"] == {
-        "requests": {"cpu": "20m", "memory": "64Mi"},
-        "limits": {"memory": "128Mi"},
+        "requests": {"cpu": "20m", "memory": "96Mi"},
+        "limits": {"memory": "256Mi"},
     }
 
 
@@ -279,22 +280,37 @@ def test_scrape_annotations(name: str) -> None:
     assert "--listen=:9753" in container_of(build(name))["args"]
 
 
+def environment_of(name: str) -> dict[str, str]:
+    """The container's environment, variables of the pod's own fields by the field's path."""
+    entries = container_of(build(name))["env"]
+    return {
+        entry["name"]: entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
+        for entry in entries
+    }
+
+
 @pytest.mark.parametrize("name", BUILDS)
 def test_environment(name: str) -> None:
-    """Every $(NAME) in the arguments is a variable from the pod's own fields, and service links add none."""
-    container = container_of(build(name))
-    fields = {entry["name"]: entry["valueFrom"]["fieldRef"]["fieldPath"] for entry in container["env"]}
-    assert fields == {"NODE_NAME": "spec.nodeName", "HOST_IP": "status.hostIP"}
-    used = {used for argument in container["args"] for used in re.findall(r"\$\((\w+)\)", argument)}
-    assert used == set(fields)
+    """The program is told where the host's cgroups are mounted, the node's name and its kubelet; nothing adds to it."""
+    mount = container_of(build(name))["volumeMounts"][0]["mountPath"]
+    insecure = {"PODTALLY_KUBELET_INSECURE_TLS": "true"} if "insecure" in name else {}
+    assert environment_of(name) == {
+        "PODTALLY_NODE_NAME": "spec.nodeName",
+        "PODTALLY_CGROUP_ROOT": mount,
+        "HOST_IP": "status.hostIP",
+        "PODTALLY_KUBELET_URL": "https://$(HOST_IP):10250",
+        **insecure,
+    }
     assert pod_of(build(name))["spec"]["enableServiceLinks"] is False
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_cgroup_root_is_the_mount(name: str) -> None:
-    """The program is told to read where the host's cgroups are mounted."""
-    container = container_of(build(name))
-    assert f"--cgroup-root={container['volumeMounts'][0]['mountPath']}" in container["args"]
+def test_variables_are_defined_before_their_use(name: str) -> None:
+    """Kubernetes replaces $(NAME) by variables that stand further up only."""
+    defined: set[str] = set()
+    for variable, value in environment_of(name).items():
+        assert set(re.findall(r"\$\((\w+)\)", value)) <= defined
+        defined.add(variable)
 
 
 def test_image() -> None:
@@ -316,43 +332,25 @@ def test_image() -> None:
 
 def test_image_tag_is_the_version() -> None:
     """The image's tag is the package's version."""
-    pyproject = REPO / "pyproject.toml"
-    if not pyproject.is_file():
-        pytest.skip("pyproject.toml is not written yet.")
-    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    version = project.get("version") or importlib.import_module("collector").__version__
-    assert container_of(build("base"))["image"].endswith(f":{version}")
+    assert container_of(build("base"))["image"].endswith(f":{__version__}")
 
 
 def test_flags_exist() -> None:
-    """Every flag in any manifest is one of the program's, for the command it is given to."""
-    try:
-        flags: Any = importlib.import_module("collector.flags").FLAGS
-    except ModuleNotFoundError as missing:
-        if missing.name not in ("collector", "collector.flags"):
-            raise
-        pytest.skip(f"The program's flags are not written yet ({missing}).")
-    known = {flag.name: set(flag.commands) for flag in flags}
-    seen: set[str] = set()
+    """Every flag and every PODTALLY_ variable in any manifest is one of the program's, for the command that runs."""
+    known = {flag.name for flag in FLAGS if "serve" in flag.commands}
+    variables = {flag.variable for flag in FLAGS if "serve" in flag.commands}
     for name in BUILDS:
         command, *arguments = container_of(build(name))["args"]
         assert command == "serve"
-        for argument in arguments:
-            matched = re.fullmatch(r"--([a-z-]+)(=.*)?", argument)
-            assert matched is not None, f"{argument} is not of the form --flag or --flag=value"
-            assert matched[1] in known, f"{argument} in {name} is no flag of the program"
-            assert command in known[matched[1]], f"{argument} in {name} is no flag of {command}"
-            seen.add(matched[1])
-    assert seen >= {"cgroup-root", "node-name", "kubelet-url", "listen", "kubelet-insecure-tls"}
+        assert {argument.partition("=")[0].removeprefix("--") for argument in arguments} <= known
+        assert {variable for variable in environment_of(name) if variable.startswith("PODTALLY_")} <= variables
 
 
 def test_kubelet_insecure_tls() -> None:
-    """Kubelet certificates are checked unless the overlay for self-signed ones is applied, which adds one flag."""
-    plain = container_of(build("base"))["args"]
+    """Kubelet certificates are checked unless the overlay for self-signed ones is applied."""
     assert not any(
-        "insecure" in string for name in BUILDS if "insecure" not in name for string in strings_of(build(name))
+        "insecure" in string.lower() for name in BUILDS if "insecure" not in name for string in strings_of(build(name))
     )
-    assert container_of(build("overlays/kubelet-insecure-tls"))["args"] == [*plain, "--kubelet-insecure-tls"]
 
 
 def test_podmonitor() -> None:
@@ -395,7 +393,7 @@ def test_components_combine(tmp_path: Path, order: tuple[str, ...]) -> None:
     assert sorted(thing["kind"] for thing in objects) == sorted([*BASE_KINDS, "PodMonitor"])
     added = [rule for rules in ADDED_RULES.values() for rule in rules]
     assert sorted(rules_of(objects)) == sorted(BASE_RULES + added)
-    assert "--kubelet-insecure-tls" in container_of(objects)["args"]
+    assert {"name": "PODTALLY_KUBELET_INSECURE_TLS", "value": "true"} in container_of(objects)["env"]
     assert container_of(objects)["image"] == "elsewhere/podtally:9.9.9"
 
 
