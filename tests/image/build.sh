@@ -199,6 +199,12 @@ for path in /healthz /readyz /metrics; do
     done
     say "$path: 200 after $(($(now_ms) - started)) ms, $(wc -c < "$work/answer.txt") bytes"
 done
+# The first rates are there after 5 s of frames.
+for _ in $(seq 60); do
+    grep -q '^pod_cpu_usage_cores{' "$work/answer.txt" && break
+    sleep 0.5
+    curl -fsS -o "$work/answer.txt" "http://127.0.0.1:$port/metrics"
+done
 grep -q '^pod_cpu_usage_cores{' "$work/answer.txt" || die "/metrics has no pod_cpu_usage_cores."
 
 # buildah does not pass signals on: the collector is the process lowest below it.

@@ -1,0 +1,167 @@
+"""The rows that say which kernel files are read and what becomes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.cgroup import grammar
+from collector.cgroup.files import FAST, ROOT_FILES, SLOW, KernelFile, Values, counters, extractor, source_of
+from collector.cgroup.grammar import Malformed
+from collector.model import Details, Reading
+
+ROWS = (*FAST, *SLOW)
+
+SAMPLES = {
+    "cpu.stat": b"usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\nthrottled_usec 1\n",
+    "memory.current": b"4096\n",
+    "memory.stat": b"anon 1\nfile 2\nkernel 3\nkernel_stack 4\nshmem 5\ninactive_file 6\nactive_file 7\n"
+    b"slab_reclaimable 8\n",
+    "memory.peak": b"4097\n",
+    "memory.max": b"max\n",
+    "memory.events": b"low 9\nhigh 1\nmax 2\noom 3\noom_kill 4\n",
+    "memory.swap.current": b"0\n",
+    "memory.swap.max": b"5\n",
+    "cpu.max": b"max 100000\n",
+    "pids.current": b"2\n",
+    "cpu.pressure": b"some avg10=0.00 total=1\nfull avg10=0.00 total=2\n",
+    "memory.pressure": b"some avg10=0.00 total=3\nfull avg10=0.00 total=4\n",
+    "io.pressure": b"some avg10=0.00 total=5\nfull avg10=0.00 total=6\n",
+}
+
+
+def fields(rows: tuple[KernelFile, ...]) -> list[str]:
+    """The fields that rows fill, in order."""
+    return [key.field for row in rows for key in row.keys]
+
+
+def test_the_fast_rows_fill_each_field_of_a_reading_once() -> None:
+    """Every field of Reading but its time and its details is read by one fast row, in the order of the fields."""
+    assert fields(FAST) == [name for name in Reading._fields if name not in ("monotonic_ns", "details")]
+
+
+def test_the_slow_rows_fill_each_field_of_the_details_once() -> None:
+    """Every field of Details is read by one slow row, in the order of the fields."""
+    assert fields(SLOW) == list(Details._fields)
+
+
+def test_no_key_of_a_file_is_read_twice() -> None:
+    """A file and a key stand in one row alone."""
+    assert [
+        where for where, n in Counter((row.name, key.key) for row in ROWS for key in row.keys).items() if n > 1
+    ] == []
+
+
+def test_each_row_has_a_sample_here() -> None:
+    """The samples that these tests parse are of exactly the files that are read."""
+    assert {row.name for row in ROWS} == SAMPLES.keys()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_grammar_of_a_row_gives_all_its_keys(row: KernelFile) -> None:
+    """The keys that a row wants are the ones that its grammar makes of the kernel's file."""
+    assert {key.key.encode() for key in row.keys} - row.parse(SAMPLES[row.name]).keys() == set()
+
+
+def test_the_root_files_are_files_of_rows() -> None:
+    """What is read of the root cgroup is among what is read of any."""
+    assert set(ROOT_FILES) - {row.name for row in ROWS} == set()
+
+
+def test_the_source_of_a_field_is_its_file_and_key() -> None:
+    """A keyed file's source names the key, a scalar's the file alone, and no field has none."""
+    assert [source_of(name) for name in ("memory_anon_bytes", "memory_current_bytes", "cpu_cores")] == [
+        "memory.stat: anon",
+        "memory.current",
+        None,
+    ]
+
+
+def test_what_only_grows_is_told() -> None:
+    """The counters are the ones that the kernel documents as such."""
+    assert sorted(counters(ROWS)) == [
+        "cpu_periods",
+        "cpu_pressure_full_usec",
+        "cpu_pressure_some_usec",
+        "cpu_system_usec",
+        "cpu_throttled_periods",
+        "cpu_throttled_usec",
+        "cpu_usage_usec",
+        "cpu_user_usec",
+        "io_pressure_full_usec",
+        "io_pressure_some_usec",
+        "memory_high_events",
+        "memory_max_events",
+        "memory_oom_events",
+        "memory_oom_kill_events",
+        "memory_pressure_full_usec",
+        "memory_pressure_some_usec",
+    ]
+
+
+# --- taking values out ----------------------------------------------------------------------------------------------
+
+
+def plain(row: KernelFile, data: bytes) -> Values:
+    """The values by the row's grammar alone."""
+    if row.parse is grammar.flat_keyed and len(row.keys) == 1:
+        return (grammar.flat_key(data, row.keys[0].key.encode()),)
+    found = row.parse(data)
+    values = [found.get(key.key.encode()) for key in row.keys]
+    return tuple(grammar.number(value) if isinstance(value, bytes) else value for value in values)
+
+
+def outcome(take: object, *arguments: object) -> object:
+    """What a function gives, or that it found its input malformed."""
+    try:
+        return take(*arguments)  # type: ignore[operator]
+    except Malformed:
+        return Malformed
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_an_extractor_gives_what_the_grammar_gives_twice(row: KernelFile) -> None:
+    """The second reading of a file, whose layout is known by then, gives the same as the first."""
+    take = extractor(row)
+    expected = plain(row, SAMPLES[row.name])
+    assert [take(SAMPLES[row.name]), take(SAMPLES[row.name])] == [expected, expected]
+
+
+def test_an_extractor_sees_that_the_layout_has_changed() -> None:
+    """Other keys, another order or fewer keys after a known layout give those files' values."""
+    row = FAST[0]
+    take = extractor(row)
+    take(SAMPLES["cpu.stat"])
+    others = [b"user_usec 5\nusage_usec 9\n", b"", b"x 1\n" + SAMPLES["cpu.stat"], SAMPLES["cpu.stat"]]
+    assert [take(data) for data in others] == [plain(row, data) for data in others]
+
+
+def test_an_extractor_refuses_lines_that_run_together() -> None:
+    """What is malformed for the grammar is malformed for an extractor that knows the layout as well."""
+    take = extractor(FAST[0])
+    take(SAMPLES["cpu.stat"])
+    with pytest.raises(Malformed):
+        take(SAMPLES["cpu.stat"].replace(b"\n", b" "))
+
+
+LINES = st.sampled_from(
+    ["usage_usec", "user_usec", "system_usec", "nr_periods", "nr_throttled", "throttled_usec", "nr_bursts"]
+).flatmap(
+    lambda key: st.sampled_from(["0", "7", "123456", "x", "-1", "", "1 2", "9" * 20, "9" * 21]).map(
+        (key + " {}").format
+    )
+)
+CPU_STATS = st.lists(LINES, max_size=8, unique_by=lambda line: line.partition(" ")[0]).map(
+    lambda lines: "".join(line + "\n" for line in lines).encode()
+)
+
+
+@given(st.lists(CPU_STATS | st.just(SAMPLES["cpu.stat"]), max_size=4))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_an_extractor_gives_what_the_grammar_gives_whatever_came_before(files: list[bytes]) -> None:
+    """What an extractor has seen changes nothing in what it gives, malformed files included."""
+    take = extractor(FAST[0])
+    assert [outcome(take, data) for data in files] == [outcome(plain, FAST[0], data) for data in files]

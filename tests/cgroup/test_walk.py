@@ -1,0 +1,634 @@
+"""The walk: which cgroups of each layout are pods and leaves, and what comes and goes from tick to tick."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from collector.cgroup.files import FAST, SLOW
+from collector.cgroup.walk import Walker, find_kubepods
+from collector.errors import Denied, EndOfRecording, Gone, UnsupportedNode
+from collector.model import Details, Frame, NodeReading, Reading
+from collector.sources.recording import RecordedTree
+from tests.support import (
+    LEAF_A,
+    LEAF_B,
+    LEAF_C,
+    POD_PATH,
+    UID,
+    Cgroup,
+    MemoryTree,
+    cgroup,
+    frames_of,
+    live,
+    readings,
+    recording,
+    replace,
+    v2_root,
+)
+
+
+def shape(frame: Frame) -> list[tuple[str, int]]:
+    """QoS class and number of leaves of each pod, in order."""
+    return sorted((pod.qos_class, len(pod.leaves)) for pod in frame.pods)
+
+
+def leaves(frame: Frame) -> dict[str, list[str]]:
+    """First letters of the leaves' ids, by their pod's uid."""
+    return {pod.uid: sorted(leaf.container_id[0] for leaf in pod.leaves) for pod in frame.pods}
+
+
+def usage(frame: Frame) -> dict[str, int | None]:
+    """CPU of all pods and leaves, by path."""
+    return {path: reading.cpu_usage_usec for path, _, reading in readings(frame)}
+
+
+# --- the layouts ----------------------------------------------------------------------------------------------------
+
+SHAPES: dict[str, list[tuple[str, int]]] = {
+    "cri-dockerd": [("Burstable", 3), ("Guaranteed", 2)],
+    "cri-dockerd-cgroupfs": [("BestEffort", 2), ("Burstable", 2), ("Guaranteed", 2)],
+    "crio-conmon": [("BestEffort", 2), ("Burstable", 3)],
+    "crun-subgroup": [("Guaranteed", 2)],
+    "docker-outside-kind": [("Burstable", 2), ("Guaranteed", 2)],
+    "kind-nested": [("BestEffort", 2), ("Burstable", 3)],
+    "missing-files": [("BestEffort", 3), ("Burstable", 2), ("Guaranteed", 2)],
+    "restart": [("Burstable", 3)],
+    "static-pod": [("Burstable", 2), ("Guaranteed", 2)],
+    "two-uids": [("Guaranteed", 2), ("Guaranteed", 2)],
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_layout_gives_its_pods_and_leaves(name: str) -> None:
+    """Each synthetic layout has these pods, by QoS class, with so many leaves, in its first frame."""
+    assert shape(frames_of(recording(name))[0]) == SHAPES[name]
+
+
+KUBEPODS = {
+    "systemd-containerd.tar.zst": ("kubepods.slice",),
+    "cgroupfs-containerd.tar.zst": ("kubepods",),
+    "kind-nested": ("kubelet.slice/kubelet-kubepods.slice",),
+    "docker-outside-kind": (f"system.slice/docker-{'0' * 64}.scope/kubelet.slice/kubelet-kubepods.slice",),
+}
+
+
+def masked(path: str) -> str:
+    """A path with any container id made zeros."""
+    return "/".join(part[:7] + "0" * 64 + part[71:] if part.startswith("docker-") else part for part in path.split("/"))
+
+
+@pytest.mark.parametrize("name", KUBEPODS)
+def test_kubepods_is_found_by_looking(name: str) -> None:
+    """At the root for both drivers, and below other roots for kind, from the inside and from the host."""
+    walker = Walker(RecordedTree(recording(name)))
+    walker.tick()
+    assert tuple(map(masked, walker.kubepods)) == KUBEPODS[name]
+
+
+@pytest.mark.parametrize("name", ["systemd-containerd.tar.zst", "cgroupfs-containerd.tar.zst"])
+def test_both_drivers_of_one_node_give_the_same_pods(name: str) -> None:
+    """The captured recordings of one cluster have thirteen pods each in their first frame, in all three QoS places."""
+    pods = frames_of(recording(name))[0].pods
+    assert Counter(pod.qos_class for pod in pods).keys() == {"Guaranteed", "Burstable", "BestEffort"}
+    assert {pod.path.count("/") for pod in pods if pod.qos_class == "Guaranteed"} == {1}
+
+
+def test_conmon_is_no_container() -> None:
+    """crio-conmon-<id>.scope stands beside crio-<id>.scope and is not among the leaves."""
+    paths = [leaf.path for frame in frames_of(recording("crio-conmon")) for pod in frame.pods for leaf in pod.leaves]
+    assert [path for path in paths if "conmon" in path] == []
+    assert len(paths) == 10
+
+
+def test_the_sub_cgroup_of_crun_is_not_descended() -> None:
+    """Nothing below a container's scope is read: its numbers are in the scope's already."""
+    tree = RecordedTree(recording("crun-subgroup"))
+    frame = Walker(tree, slow_every=1).tick()
+    assert {leaf.path.rpartition("/")[2].partition("-")[0] for pod in frame.pods for leaf in pod.leaves} == {"crio"}
+    assert any(path.endswith(".scope/container") for path in tree.frame.dirs)
+
+
+def test_a_pod_keeps_its_class_and_uid() -> None:
+    """The uid has its dashes under both drivers, and a static pod's has none."""
+    frame = frames_of(recording("static-pod"))[0]
+    assert sorted((len(pod.uid), pod.uid.count("-")) for pod in frame.pods) == [(32, 0), (36, 4)]
+
+
+def test_a_leaf_has_its_start_and_inode_from_its_directory() -> None:
+    """Path, inode and mtime of each leaf are those of the recording's dirs."""
+    recorded = recording("cri-dockerd")
+    dirs = recorded.frames[0].dirs
+    found = {leaf.path: (leaf.ino, leaf.started_ns) for pod in frames_of(recorded)[0].pods for leaf in pod.leaves}
+    assert found == {path: (dirs[path].ino, dirs[path].mtime_ns) for path in found}
+
+
+def test_a_reading_of_a_recording_has_the_recorded_time() -> None:
+    """Each cgroup's monotonic time is the frame's plus how much later its directory was read."""
+    recorded = recording("cri-dockerd")
+    frame, entry = frames_of(recorded)[0], recorded.frames[0]
+    told = {path: reading.monotonic_ns for path, _, reading in readings(frame)}
+    assert told == {
+        path: entry.instant.monotonic_ns + entry.dirs[path].time_ns - entry.instant.time_ns for path in told
+    }
+
+
+def test_what_a_kernel_lacks_is_absent() -> None:
+    """Linux 5.15 without swap and PSI gives None for their values, and 0 for none of them."""
+    details = frames_of(recording("missing-files"))[0].pods[0].reading.details
+    assert (details.swap_usage_bytes, details.memory_peak_bytes, details.cpu_pressure_some_usec) == (None, None, None)
+    assert details.memory_anon_bytes is not None
+
+
+def test_a_cgroup_that_is_gone_in_a_frame_is_left_out_of_it() -> None:
+    """A leaf whose file is ENODEV is not in the frame, its pod is, and no error is counted."""
+    first, second = frames_of(recording("missing-files"))
+    gone = usage(first).keys() - usage(second).keys()
+    assert [path.count("/") for path in gone] == [3]
+    assert second.errors == {}
+
+
+# --- where kubepods is ----------------------------------------------------------------------------------------------
+
+
+def pods_at(*tops: str) -> dict[str, Cgroup]:
+    """A tree in memory with a pod of one leaf below each of ``tops``."""
+    made = {".": Cgroup(1, {"cpu.stat": b"usage_usec 5\n"})}
+    for number, top in enumerate(tops):
+        parts = top.split("/")
+        for depth in range(len(parts)):
+            made.setdefault("/".join(parts[: depth + 1]), Cgroup(100 * number + depth + 10))
+        made[f"{top}/pod{number}"] = Cgroup(1000 + number, {"cpu.stat": b"usage_usec 7\n"})
+        made[f"{top}/pod{number}/{LEAF_A}"] = Cgroup(2000 + number, {"cpu.stat": b"usage_usec 6\n"})
+    return made
+
+
+def test_kubepods_may_be_given() -> None:
+    """A path that no search would find is followed when it is given, with or without slashes around it."""
+    tree = MemoryTree(pods_at("odd/place"))
+    assert [leaves(Walker(tree, kubepods=given).tick()) for given in (None, "odd/place", "/odd/place/")] == [
+        {},
+        {"0": ["a"]},
+        {"0": ["a"]},
+    ]
+
+
+def test_what_is_given_is_followed_alone() -> None:
+    """With a path given nothing else is looked for."""
+    tree = MemoryTree(pods_at("a/kubepods", "b/kubepods"))
+    assert leaves(Walker(tree, kubepods="b/kubepods").tick()) == {"1": ["a"]}
+
+
+def test_both_drivers_trees_side_by_side_are_one_node() -> None:
+    """A node that went from one driver to the other has both, and both are followed."""
+    assert leaves(Walker(MemoryTree(pods_at("kubepods", "kubepods.slice"))).tick()) == {"0": ["a"], "1": ["a"]}
+
+
+def test_several_nodes_below_one_root_are_refused_with_what_to_do() -> None:
+    """Two kubepods under different parents are two nodes: the sentence names them and the flag."""
+    tree = MemoryTree(pods_at("system.slice/docker-1/kubepods", "system.slice/docker-2/kubepods"))
+    with pytest.raises(UnsupportedNode) as refused:
+        find_kubepods(tree)
+    assert str(refused.value) == (
+        "several nodes' pods are below this cgroup root (system.slice/docker-1/kubepods, "
+        "system.slice/docker-2/kubepods): choose one with --kubepods"
+    )
+
+
+def test_the_kubepods_nearest_to_the_root_is_the_nodes() -> None:
+    """A kind cluster inside a pod of the node does not make the node ambiguous."""
+    assert find_kubepods(MemoryTree(pods_at("kubepods", "kubepods/pod0/x/kubepods"))) == ["kubepods"]
+
+
+def test_a_search_has_an_end() -> None:
+    """Below six levels kubepods is not looked for."""
+    found = [find_kubepods(MemoryTree(pods_at("/".join(["d"] * depth + ["kubepods"])))) for depth in (5, 6)]
+    assert found == [["d/d/d/d/d/kubepods"], []]
+
+
+def test_a_node_without_a_kubelet_has_no_pods() -> None:
+    """No kubepods is no error: a kubelet may come up later."""
+    frame = Walker(MemoryTree({".": Cgroup(1, {"cpu.stat": b"usage_usec 5\n"})})).tick()
+    assert (frame.pods, frame.errors, frame.node.reading.cpu_usage_usec) == ((), {}, 5)
+
+
+@pytest.mark.parametrize("top", ["kubepods", "kubelet.slice/kubelet-kubepods.slice"])
+def test_a_kubepods_that_appears_later_is_found(top: str) -> None:
+    """At the root or nested, it is found when the root changes."""
+    tree = MemoryTree(pods_at())
+    walker = Walker(tree)
+    first = walker.tick()
+    tree.cgroups |= pods_at(top)
+    second = walker.tick()
+    assert [leaves(first), leaves(second)] == [{}, {"0": ["a"]}]
+
+
+def test_a_nested_kubepods_that_appears_below_an_old_directory_is_found(tmp_path: Path) -> None:
+    """Where the root itself does not change, it is found within ten ticks."""
+    root = v2_root(tmp_path / "cgroup")
+    shutil.rmtree(root / "kubepods")
+    (root / "kubelet.slice").mkdir()
+    walker = Walker(live(root))
+    walker.tick()
+    cgroup(root / "kubelet.slice" / "kubelet-kubepods.slice" / "podx" / LEAF_A)
+    assert [leaves(walker.tick()) for _ in range(10)][-1] == {"x": ["a"]}
+    walker.close()
+
+
+def test_a_kubepods_that_goes_and_comes_back_is_followed_again() -> None:
+    """A kubelet that makes its tree anew is followed at the next tick."""
+    tree = MemoryTree(pods_at("kubepods"))
+    walker = Walker(tree)
+    seen = [leaves(walker.tick())]
+    kept, tree.cgroups = tree.cgroups, pods_at()
+    seen.append(leaves(walker.tick()))
+    tree.cgroups = {path: Cgroup(one.ino + 5, one.files) if path != "." else one for path, one in kept.items()}
+    seen.append(leaves(walker.tick()))
+    assert seen == [{"0": ["a"]}, {}, {"0": ["a"]}]
+
+
+# --- a tree that changes --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A plain directory that passes for a cgroup v2 mount: one pod, two leaves."""
+    return v2_root(tmp_path / "cgroup")
+
+
+@pytest.fixture
+def walker(root: Path) -> Iterator[Walker]:
+    """A walker over it, after its first tick."""
+    made = Walker(live(root))
+    made.tick()
+    yield made
+    made.close()
+
+
+def remove(path: Path) -> None:
+    """Take a cgroup away; its open files still can be read, unlike the kernel's, as if that came a moment later."""
+    shutil.rmtree(path)
+
+
+def test_a_new_leaf_is_seen_at_the_next_tick(root: Path, walker: Walker) -> None:
+    """A container that starts is in the next frame."""
+    cgroup(root / POD_PATH / LEAF_C)
+    assert leaves(walker.tick()) == {UID: ["a", "b", "c"]}
+
+
+def test_a_vanished_leaf_is_not_in_the_next_tick(root: Path, walker: Walker) -> None:
+    """A container that ended is not in the next frame, and that is no error."""
+    remove(root / POD_PATH / LEAF_A)
+    frame = walker.tick()
+    assert (leaves(frame), frame.errors) == ({UID: ["b"]}, {})
+
+
+def test_one_leaf_removed_and_one_made_between_two_ticks_are_seen(root: Path, walker: Walker) -> None:
+    """The number of directories being equal hides nothing."""
+    remove(root / POD_PATH / LEAF_A)
+    cgroup(root / POD_PATH / LEAF_C)
+    assert leaves(walker.tick()) == {UID: ["b", "c"]}
+
+
+def test_new_and_vanished_pods_are_seen_at_the_next_tick(root: Path, walker: Walker) -> None:
+    """In each QoS place, one that had no directory before included."""
+    remove(root / POD_PATH)
+    cgroup(root / "kubepods" / "podguaranteed" / LEAF_A)
+    cgroup(root / "kubepods" / "besteffort" / "podlow" / LEAF_B)
+    frame = walker.tick()
+    assert sorted((pod.uid, pod.qos_class) for pod in frame.pods) == [
+        ("guaranteed", "Guaranteed"),
+        ("low", "BestEffort"),
+    ]
+    assert leaves(frame) == {"guaranteed": ["a"], "low": ["b"]}
+
+
+@pytest.mark.parametrize("path", [POD_PATH, f"{POD_PATH}/{LEAF_A}"], ids=["pod", "leaf"])
+def test_a_cgroup_made_again_at_its_path_is_another(path: str, root: Path, walker: Walker) -> None:
+    """Its inode, its values and its start are those of the new one."""
+    cgroup(root / "aside" / "x")
+    replace(root / path, {"cpu.stat": "usage_usec 3\n"})
+    frame = walker.tick()
+    found = {path: (ino, reading.cpu_usage_usec) for path, ino, reading in readings(frame)}
+    assert found[path] == ((root / path).stat().st_ino, 3)
+    assert found[path][0] != 0
+
+
+def test_a_file_that_disappears_before_it_was_read_is_absent(root: Path) -> None:
+    """A missing file leaves its values out and is no error."""
+    (root / POD_PATH / "memory.current").unlink()
+    frame = Walker(live(root)).tick()
+    assert (frame.pods[0].reading[1:], frame.errors) == (
+        Reading(0, 1000, 600, 400, None, None, None, None, 1024, Details(2048, 1024))[1:],
+        {},
+    )
+
+
+def test_values_are_those_of_the_tick(root: Path, walker: Walker) -> None:
+    """What is written between two ticks is read at the second."""
+    (root / POD_PATH / LEAF_A / "cpu.stat").write_text("usage_usec 2000\n")
+    assert usage(walker.tick()) == {POD_PATH: 1000, f"{POD_PATH}/{LEAF_A}": 2000, f"{POD_PATH}/{LEAF_B}": 1000}
+
+
+def test_a_value_that_becomes_absent_is_not_kept(root: Path, walker: Walker) -> None:
+    """A key that a file has no more is None, whatever it was."""
+    (root / POD_PATH / "memory.stat").write_text("anon 1\n")
+    assert walker.tick().pods[0].reading.memory_inactive_file_bytes is None
+
+
+def test_the_node_is_the_root_cgroup_and_meminfo(root: Path) -> None:
+    """CPU and memory.stat of the root, swap of /proc/meminfo."""
+    node = Walker(live(root)).tick().node
+    assert node == NodeReading(
+        Reading(node.reading.monotonic_ns, 9000, details=Details(memory_anon_bytes=1)), 8192, 4096
+    )
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def small(changes: Mapping[str, Cgroup] | None = None, meminfo: bytes | int = b"") -> MemoryTree:
+    """A tree in memory with one pod of two leaves, all with CPU and memory."""
+    files: dict[str, bytes | int] = {
+        "cpu.stat": b"usage_usec 10\n",
+        "memory.current": b"20\n",
+        "memory.stat": b"anon 1\ninactive_file 5\n",
+    }
+    made = {
+        ".": Cgroup(1, {"cpu.stat": b"usage_usec 99\n"}),
+        "kubepods": Cgroup(2),
+        "kubepods/podx": Cgroup(3, dict(files)),
+        f"kubepods/podx/{LEAF_A}": Cgroup(4, dict(files)),
+        f"kubepods/podx/{LEAF_B}": Cgroup(5, dict(files)),
+    }
+    return MemoryTree(made | dict(changes or {}), {"meminfo": meminfo})
+
+
+@pytest.mark.parametrize(
+    ("number", "errors"),
+    [
+        (errno.EACCES, {"denied": 1}),
+        (errno.EMFILE, {"exhausted": 1}),
+        (errno.EIO, {"failed": 1}),
+        (errno.ENOENT, {}),
+        (errno.EOPNOTSUPP, {}),
+    ],
+)
+def test_a_file_that_cannot_be_read_leaves_its_values_out(number: int, errors: dict[str, int]) -> None:
+    """Its cgroup stays with the values of its other files; what is no normal absence is counted by reason."""
+    tree = small()
+    tree.cgroups["kubepods/podx"].files["memory.current"] = number
+    frame = Walker(tree).tick()
+    reading = frame.pods[0].reading
+    assert (reading.cpu_usage_usec, reading.memory_current_bytes, reading.memory_inactive_file_bytes) == (10, None, 5)
+    assert frame.errors == errors
+
+
+@pytest.mark.parametrize("data", [b"", b"max\n", b"-5\n", b"\xff\n", b"1 2\n"])
+def test_a_malformed_file_leaves_its_values_out_and_is_counted(data: bytes) -> None:
+    """A value is read or it is absent; malformed bytes are one error of their reason."""
+    tree = small()
+    tree.cgroups["kubepods/podx"].files["memory.current"] = data
+    frame = Walker(tree).tick()
+    assert (frame.pods[0].reading.memory_current_bytes, frame.errors) == (None, {"malformed": 1})
+
+
+def test_errors_are_counted_each_tick_by_reason() -> None:
+    """The count is of the tick, not of all ticks, and reasons add up over cgroups."""
+    tree = small(meminfo=b"x")
+    tree.cgroups["kubepods/podx"].files |= {"cpu.stat": errno.EACCES, "pids.current": errno.EACCES, "memory.max": b"?"}
+    walker = Walker(tree, slow_every=1)
+    assert [walker.tick().errors for _ in range(2)] == [{"denied": 2, "malformed": 2}] * 2
+
+
+def test_a_leaf_that_may_not_be_opened_is_left_out_and_tried_again() -> None:
+    """A directory without the right to open it is counted, the others are read, and later it may be there."""
+    denied = f"kubepods/podx/{LEAF_A}"
+    tree = small()
+    tree.cgroups[denied].opening = errno.EACCES
+    walker = Walker(tree)
+    first = walker.tick()
+    tree.cgroups[denied].opening = None
+    second = walker.tick()
+    assert [leaves(first), leaves(second)] == [{"x": ["b"]}, {"x": ["a", "b"]}]
+    assert [first.errors.keys(), second.errors.keys()] == [{"denied"}, set()]
+
+
+def test_a_leaf_that_may_not_be_opened_is_one_error_a_tick() -> None:
+    """What is counted is cgroups that could not be opened, not tries."""
+    tree = small()
+    tree.cgroups[f"kubepods/podx/{LEAF_A}"].opening = errno.EACCES
+    assert Walker(tree).tick().errors == {"denied": 1}
+
+
+def test_a_root_that_was_made_again_is_opened_again() -> None:
+    """After a tick that fails with it, the next one reads the root that is there now, as after a new mount."""
+    tree = small()
+    walker = Walker(tree)
+    walker.tick()
+    tree.cgroups["."] = Cgroup(99, {"cpu.stat": b"usage_usec 3\n"})
+    with suppress(Gone):
+        walker.tick()
+    assert walker.tick().node.reading.cpu_usage_usec == 3
+
+
+@pytest.mark.parametrize("path", [".", "kubepods", "kubepods/podx"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_a_directory_that_cannot_be_listed_ends_no_tick(number: int, path: str) -> None:
+    """It is counted, what is known of it stays, and the next tick that may list it sees all."""
+    tree = small()
+    walker = Walker(tree)
+    walker.tick()
+    tree.cgroups[path].listing = number
+    second = walker.tick()
+    tree.cgroups[path].listing = None
+    third = walker.tick()
+    assert (sum(second.errors.values()) > 0, leaves(third)) == (True, {"x": ["a", "b"]})
+
+
+def test_a_kubepods_that_may_not_be_opened_ends_no_tick() -> None:
+    """It is counted, and the node is read."""
+    tree = small()
+    tree.cgroups["kubepods"].opening = errno.EACCES
+    frame = Walker(tree, kubepods="kubepods").tick()
+    assert (frame.pods, frame.errors, frame.node.reading.cpu_usage_usec) == ((), {"denied": 1}, 99)
+
+
+def test_a_directory_that_cannot_be_listed_does_not_end_the_search() -> None:
+    """Beside it kubepods is found."""
+    tree = small({"a": Cgroup(50, listing=errno.EACCES), "b": Cgroup(51), "b/kubepods": Cgroup(52)})
+    for path in [path for path in tree.cgroups if path.startswith("kubepods")]:
+        del tree.cgroups[path]
+    assert find_kubepods(tree) == ["b/kubepods"]
+
+
+def test_a_root_that_cannot_be_opened_fails_the_tick() -> None:
+    """Without the root there is nothing to read: the error gets out, and a later tick may find it."""
+    tree = small()
+    tree.cgroups["."].opening = errno.EACCES
+    walker = Walker(tree)
+    with pytest.raises(Denied):
+        walker.tick()
+    tree.cgroups["."].opening = None
+    assert leaves(walker.tick()) == {"x": ["a", "b"]}
+
+
+class Vanishing(MemoryTree):
+    """When ``trigger`` is about to be read, ``victim`` and all below it are replaced by ``heirs``."""
+
+    def __init__(self, before: MemoryTree, trigger: str, victim: str, heirs: Mapping[str, Cgroup]) -> None:
+        super().__init__(before.cgroups, before.proc)
+        self._trigger, self._victim, self._heirs = trigger, victim, heirs
+
+    def before_read(self, path: str) -> None:
+        if path == self._trigger and self.seconds == 2:
+            for name in [name for name in self.cgroups if name == self._victim or name.startswith(self._victim + "/")]:
+                del self.cgroups[name]
+            self.cgroups |= self._heirs
+
+
+A, B, C = (f"kubepods/podx/{leaf}" for leaf in (LEAF_A, LEAF_B, LEAF_C))
+NEW: dict[str, bytes | int] = {"cpu.stat": b"usage_usec 1\n"}
+
+VANISHING: dict[str, tuple[str, str, dict[str, Cgroup], dict[str, int]]] = {
+    "a leaf while it is read": (f"{A}/memory.current", A, {}, {"kubepods/podx": 10, B: 10}),
+    "a leaf before it is read": (f"{A}/cpu.stat", B, {}, {"kubepods/podx": 10, A: 10}),
+    "a leaf, another in its place": (f"{A}/memory.current", A, {C: Cgroup(9, NEW)}, {"kubepods/podx": 10, B: 10, C: 1}),
+    "a leaf, made again": (f"{A}/memory.current", A, {A: Cgroup(9, NEW)}, {"kubepods/podx": 10, B: 10, A: 1}),
+    "a pod while it is read": ("kubepods/podx/memory.current", "kubepods/podx", {}, {}),
+    "a pod with its leaves": (f"{A}/cpu.stat", "kubepods/podx", {}, {}),
+    "a pod, another in its place": (
+        "kubepods/podx/cpu.stat",
+        "kubepods/podx",
+        {"kubepods/pody": Cgroup(8, NEW), f"kubepods/pody/{LEAF_A}": Cgroup(9, NEW)},
+        {"kubepods/pody": 1, f"kubepods/pody/{LEAF_A}": 1},
+    ),
+    "all of kubepods": (f"{A}/cpu.stat", "kubepods", {}, {}),
+}
+
+
+@pytest.mark.parametrize("case", VANISHING)
+def test_what_vanishes_between_listing_and_reading_is_no_error(case: str) -> None:
+    """It is left out, what took its place is in the same frame, the others are whole, and nothing is counted."""
+    trigger, victim, heirs, expected = VANISHING[case]
+    walker = Walker(Vanishing(small(), trigger, victim, heirs))
+    walker.tick()
+    frame = walker.tick()
+    assert (usage(frame), frame.errors) == (expected, {})
+
+
+@pytest.mark.parametrize("case", VANISHING)
+def test_after_that_the_next_tick_is_whole(case: str) -> None:
+    """The tick after has all that there is."""
+    trigger, victim, heirs, expected = VANISHING[case]
+    walker = Walker(Vanishing(small(), trigger, victim, heirs))
+    frames = [walker.tick() for _ in range(3)]
+    assert usage(frames[2]) == expected
+
+
+# --- slow files -----------------------------------------------------------------------------------------------------
+
+SLOW_ONLY = {file.name for file in SLOW} - {file.name for file in FAST}
+
+
+def slow_reads(tree: MemoryTree) -> set[str]:
+    """Paths of the cgroups whose slow files were read in the last tick."""
+    return {path.rpartition("/")[0] for path in tree.reads if path.rpartition("/")[2] in SLOW_ONLY}
+
+
+def test_slow_files_are_read_in_turns() -> None:
+    """At first all are read, then each cgroup's every third tick, and not all in one."""
+    tree = small()
+    walker = Walker(tree, slow_every=3)
+    turns = []
+    for _ in range(7):
+        walker.tick()
+        turns.append(slow_reads(tree))
+    assert turns[0] == {"kubepods/podx", A, B}
+    assert [set().union(*turns[at : at + 3]) for at in (1, 2, 3, 4)] == [turns[0]] * 4
+    assert [len(turn) for turn in turns[1:]] == [1] * 6
+
+
+def test_between_turns_the_last_details_stand() -> None:
+    """A reading has the details of the last turn, and those of a new turn when it comes."""
+    tree = small()
+    files = tree.cgroups["kubepods/podx"].files
+    walker = Walker(tree, slow_every=3)
+    files["pids.current"] = b"1\n"
+    first = walker.tick()
+    files["pids.current"] = b"2\n"
+    later = [walker.tick() for _ in range(3)]
+    tasks = [frame.pods[0].reading.details.tasks for frame in (first, *later)]
+    assert (tasks[0], tasks[-1], sorted(tasks, key=lambda n: n or 0) == tasks) == (1, 2, True)
+
+
+def test_the_details_of_a_cgroup_made_again_are_its_own() -> None:
+    """Between two turns a new cgroup at the path does not inherit what was read of the old one."""
+    tree = small()
+    tree.cgroups[A].files["pids.current"] = b"1\n"
+    walker = Walker(tree, slow_every=100)
+    walker.tick()
+    tree.cgroups[A] = Cgroup(77, {"cpu.stat": b"usage_usec 1\n"})
+    found = {leaf.path: leaf.reading.details.tasks for leaf in walker.tick().pods[0].leaves}
+    assert found[A] is None
+
+
+def test_the_working_set_of_the_node_is_of_one_reading() -> None:
+    """The root's slow keys are read every tick, as its working set is made of slow and fast ones."""
+    tree = small()
+    walker = Walker(tree, slow_every=100)
+    seen = []
+    for number in (1, 2):
+        tree.cgroups["."].files["memory.stat"] = b"anon %d\nfile 10\ninactive_file %d\n" % (number, number)
+        seen.append(walker.tick().node.memory_working_set_bytes)
+    assert seen == [10, 10]
+
+
+def test_a_file_is_read_once_a_tick() -> None:
+    """memory.stat serves its fast row and its slow one with one reading."""
+    tree = small()
+    frame = Walker(tree, slow_every=1).tick()
+    assert [path for path, times in Counter(tree.reads).items() if times > 1 and tree_has(tree, path)] == []
+    assert frame.cgroups == 5
+
+
+def tree_has(tree: MemoryTree, path: str) -> bool:
+    """True if the file is there."""
+    directory, _, name = path.rpartition("/")
+    return name in tree.cgroups[directory].files
+
+
+def test_an_ended_recording_ends_the_ticks() -> None:
+    """EndOfRecording gets out of a tick, so that a replay knows."""
+    walker = Walker(RecordedTree(recording("restart")))
+    walker.tick()
+    walker.tick()
+    with pytest.raises(EndOfRecording):
+        walker.tick()
+
+
+def test_an_error_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The same error tick after tick is one line in the log."""
+    tree = small()
+    tree.cgroups["kubepods/podx"].files["memory.current"] = errno.EACCES
+    walker = Walker(tree)
+    for _ in range(3):
+        walker.tick()
+    told = [record.getMessage() for record in caplog.records if "podx" in record.getMessage()]
+    assert told == ["kubepods/podx/memory.current: Permission denied (told once)"]
+
+
+def test_closing_twice_is_harmless(root: Path) -> None:
+    """A walker that has read nothing, or is closed already, can be closed."""
+    unused = Walker(live(root))
+    unused.close()
+    used = Walker(live(root))
+    used.tick()
+    used.close()
+    used.close()

@@ -1,0 +1,53 @@
+"""podtally's account of itself."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from collector.metrics.account import Account, AccountCollector
+from collector.metrics.catalogue import SELF
+from collector.model import Tally
+from tests.replays import last_tally, replayed
+
+
+def page(account: Account, tally: Tally | None) -> str:
+    """The account as text."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AccountCollector(account, lambda: tally, lambda: 1.5))
+    return generate_latest(registry).decode()
+
+
+def test_every_row_of_the_catalogue_is_exported_and_no_other() -> None:
+    """With a live source, answers and a scrape, the account has each podtally_ and process_ family with its labels."""
+    collector = replayed("restart")
+    tally = list(collector.tallies())[-1]
+    account = collector.account
+    account.descriptors_held = account.descriptors_limit = account.opened_reads = lambda: 1
+    account.scraped("/metrics", 0.1)
+    families = {family.name: family for family in text_string_to_metric_families(page(account, tally))}
+
+    assert set(families) == {row.name.removesuffix("_total") for row in SELF}
+    for row in SELF:
+        family = families[row.name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (row.type, row.help)
+        assert {tuple(sorted(sample.labels)) for sample in family.samples} == {row.labels}
+
+
+def test_before_the_first_tally_there_are_no_numbers_of_one() -> None:
+    """What is not known is absent: no pods, no age of names; the source of names is none."""
+    text = page(Account(), None)
+
+    assert "podtally_pods " not in text
+    assert "podtally_names_age_seconds" not in text
+    assert 'podtally_names_source{source="none"} 1.0' in text
+
+
+def test_each_reason_is_there_from_the_start() -> None:
+    """Counters by reason start at 0, so that increase() sees the first error."""
+    text = page(Account(), last_tally("restart"))
+
+    for reason in ("denied", "exhausted", "failed", "malformed"):
+        assert f'podtally_read_errors_total{{reason="{reason}"}} 0.0' in text
+    for reason in ("unnamed_pod", "unnamed_container", "unread_container"):
+        assert f'podtally_pods_incomplete{{reason="{reason}"}}' in text

@@ -1,0 +1,30 @@
+"""Collectors over the fixtures, as ``podtally replay`` makes them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from collector.cgroup.walk import Walker
+from collector.history import History
+from collector.loop import Collector
+from collector.model import Tally
+from collector.sources.recording import RecordedAnswers, RecordedTree
+from tests.support import recording
+
+
+def replayed(name: str) -> Collector:
+    """A collector that has ticked no frame of the fixture yet."""
+    recorded = recording(name)
+    tree = RecordedTree(recorded)
+    return Collector(
+        walker=Walker(tree, slow_every=1),
+        answers=RecordedAnswers(tree),
+        history=History(window_ns=15_000_000_000, interval_ns=recorded.interval_ns),
+        node_name=recorded.meta.node,
+    )
+
+
+@cache
+def last_tally(name: str) -> Tally:
+    """The tally of a fixture's last frame."""
+    return list(replayed(name).tallies())[-1]

@@ -1,0 +1,199 @@
+"""The doctor's findings on each layout, and on whatever the peers may answer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from collector.doctor import Finding, check_answers, check_descriptors, examine, render, unsupported
+from collector.errors import UnsupportedNode
+from collector.model import Answer, Frame, Instant, NodeReading, Reading
+from collector.sources.recording import RecordedTree
+from tests.support import Answers, live, recording, v2_root
+
+KUBELET = "kubelet/pods.json"
+APISERVER = "apiserver/pods.json"
+EMPTY = b'{"items": []}'
+PRESSURE = "cpu.pressure, io.pressure, memory.pressure"
+
+
+def findings_of(name: str, *, kubepods: str | None = None) -> list[Finding]:
+    """On a recording's first frame."""
+    recorded = recording(name)
+    answers = recorded.frames[0].answers
+    return list(examine(RecordedTree(recorded), answers, kubepods=kubepods, descriptor_limit=None))
+
+
+def healthy(pods: int, leaves: int, top: str = "kubepods.slice", driver: str = "systemd") -> list[Finding]:
+    """What is said of a node without a fault."""
+    found = f"{pods} pod{'s' if pods > 1 else ''}"
+    return [
+        Finding("ok", "cgroup v2"),
+        Finding("ok", f"kubepods at /{top}, {driver} driver"),
+        Finding("ok", f"{found} with {leaves} containers and sandboxes"),
+        Finding("ok", "all kernel files that podtally reads are there"),
+        Finding("ok", "the kubelet names the pods"),
+        Finding("ok", f"all cgroups of {found} and containers have names"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("crio-conmon", healthy(2, 5)),
+        ("cri-dockerd", healthy(2, 5)),
+        ("cri-dockerd-cgroupfs", healthy(3, 6, "kubepods", "cgroupfs")),
+        ("crun-subgroup", healthy(1, 2)),
+        ("kind-nested", healthy(2, 5, "kubelet.slice/kubelet-kubepods.slice")),
+        ("restart", healthy(1, 3)),
+        ("two-uids", healthy(2, 4)),
+    ],
+)
+def test_a_healthy_layout_has_no_fault(name: str, expected: list[Finding]) -> None:
+    """Each runtime's layout is found, with its driver, its pods and their leaves."""
+    assert findings_of(name) == expected
+
+
+def test_a_node_inside_another_is_found() -> None:
+    """A kind node seen from its host is below the container that is the node."""
+    (top,) = [finding.what for finding in findings_of("docker-outside-kind") if finding.what.startswith("kubepods at")]
+
+    assert top.startswith("kubepods at /system.slice/docker-")
+    assert top.endswith(".scope/kubelet.slice/kubelet-kubepods.slice, systemd driver")
+
+
+def test_files_that_the_kernel_lacks_are_named() -> None:
+    """An old kernel's missing files are notes with the families that go, and no fault."""
+    findings = findings_of("missing-files")
+
+    assert [finding for finding in findings if finding.level != "ok"] == [
+        Finding("note", f"absent: {PRESSURE}; pressure families are left out", "boot with psi=1"),
+        Finding(
+            "note",
+            "absent on this kernel or cgroup: memory.peak, memory.swap.current, memory.swap.max; their families are"
+            " left out",
+        ),
+        findings[-1],
+    ]
+    assert findings[-1].what.startswith("1 cgroup has no name: kubepods.slice/")
+
+
+def test_a_refused_kubelet_is_a_fault_with_the_right_to_grant() -> None:
+    """A 403 names the right and the manifest; the API server's names are good news beside it."""
+    findings = findings_of("static-pod")
+
+    assert [finding for finding in findings if finding.level == "fault"] == [
+        Finding(
+            "fault",
+            "the kubelet does not name the pods: HTTP 403: Forbidden (user=system:serviceaccount:podtally:podtally,"
+            " verb=get, resource=nodes, subresource(s)=[pods proxy])",
+            "grant get on nodes/pods (daemonset/base/rbac.yaml); before Kubernetes 1.33, use"
+            " daemonset/overlays/before-1.33",
+        )
+    ]
+    assert Finding("ok", "the API server names the pods") in findings
+
+
+def test_manifests_that_are_named_are_there() -> None:
+    """The files that the doctor sends the user to exist."""
+    repo = Path(__file__).resolve().parents[1]
+
+    assert (repo / "daemonset/base/rbac.yaml").exists()
+    assert (repo / "daemonset/overlays/before-1.33").is_dir()
+
+
+@pytest.mark.parametrize("name", ["systemd-containerd.tar.zst", "cgroupfs-containerd.tar.zst"])
+def test_a_real_node_has_no_fault(name: str) -> None:
+    """Recordings of a real node in good health have no fault."""
+    assert [finding for finding in findings_of(name) if finding.level == "fault"] == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "levels", "step"),
+    [
+        ([Answer(KUBELET, 0, 200, None, EMPTY)], ["ok"], ""),
+        ([Answer(KUBELET, 0, 401, "Unauthorized", None)], ["fault"], "the kubelet takes no bearer tokens: turn on"),
+        ([Answer(KUBELET, 0, 403, "Forbidden", None)], ["fault"], "grant get on nodes/pods"),
+        ([Answer(KUBELET, 0, 500, "oh", None)], ["fault"], "check --kubelet-url"),
+        ([Answer(KUBELET, 0, None, "Connection refused", None)], ["fault"], "check --kubelet-url"),
+        ([Answer(KUBELET, 0, 200, None, b"<html>")], ["fault"], "check --kubelet-url"),
+        (
+            [Answer(KUBELET, 0, 200, None, EMPTY), Answer(APISERVER, 0, 403, "no", None)],
+            ["ok", "note"],
+            "grant list on pods",
+        ),
+        ([Answer(APISERVER, 0, 403, "no", None)], ["fault", "note"], "grant list on pods"),
+        ([], ["note"], ""),
+    ],
+)
+def test_each_answer_has_its_next_step(answers: list[Answer], levels: list[str], step: str) -> None:
+    """What the peers answered is a finding each, with what to do about a refusal."""
+    findings = list(check_answers(answers))
+
+    assert [finding.level for finding in findings] == levels
+    assert any(finding.next_step.startswith(step) for finding in findings)
+
+
+def test_a_live_tree_is_examined(tmp_path: Path) -> None:
+    """A node's own tree gets the same findings and one of its descriptors, and no file stays open."""
+    tree = live(v2_root(tmp_path / "cgroup"), descriptor_limit=1000)
+    answers = Answers(EMPTY).take()
+    before = len(os.listdir("/proc/self/fd"))
+
+    findings = list(examine(tree, answers, kubepods=None, descriptor_limit=1000))
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert Finding("ok", "kubepods at /kubepods, cgroupfs driver") in findings
+    assert any(finding.what.endswith("descriptors needed, 1000 may be held") for finding in findings)
+
+
+def test_a_node_without_kubelet_is_told_what_to_start(tmp_path: Path) -> None:
+    """Without a kubepods cgroup there is a fault, and what the kubelet said is told all the same."""
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    (root / "cgroup.controllers").write_text("")
+    answers = [Answer(KUBELET, 0, None, "Connection refused", None)]
+
+    findings = list(examine(live(root), answers, kubepods=None, descriptor_limit=10))
+
+    assert [finding.what for finding in findings if finding.level == "fault"] == [
+        "no kubepods cgroup is found",
+        "the kubelet does not name the pods: Connection refused",
+    ]
+
+
+def test_a_kubepods_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """A wrong --kubepods is a fault that names the path."""
+    findings = list(examine(live(v2_root(tmp_path / "cgroup")), [], kubepods="/nope", descriptor_limit=None))
+
+    assert (
+        Finding(
+            "fault",
+            "kubepods cannot be opened: nope: No such file or directory",
+            "give an existing path with --kubepods",
+        )
+        in findings
+    )
+
+
+def test_too_few_descriptors_are_a_note() -> None:
+    """More files than may be held cost CPU, and the doctor says how to spare it."""
+    frame = Frame(Instant(0, 0), NodeReading(Reading(0)), (), {}, 0, 100)
+
+    assert check_descriptors(frame, 10).level == "note"
+
+
+def test_what_cannot_be_read_is_a_fault_beside_the_kubelets_answer() -> None:
+    """On a cgroup v1 node the sentence is a finding, and the peers' answers are told as well."""
+    findings = list(unsupported(UnsupportedNode("it is v1"), [Answer(KUBELET, 0, 200, None, EMPTY)]))
+
+    assert findings == [Finding("fault", "it is v1"), Finding("ok", "the kubelet names the pods")]
+
+
+def test_the_text_has_a_line_for_each_finding_and_its_step() -> None:
+    """A finding is a line; a note or fault has its next step below; faults are counted."""
+    findings = [Finding("ok", "fine", "unseen"), Finding("note", "odd"), Finding("fault", "bad", "do this")]
+
+    assert render(findings) == ("ok    fine\nnote  odd\nFAULT bad\n      -> do this\n", 1)

@@ -1,0 +1,343 @@
+"""The loop: ticks that fail, liveness, the end of a recording, asking for names, and the paces."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+
+from collector.cgroup.walk import Walker
+from collector.errors import UnsupportedNode
+from collector.history import History
+from collector.loop import Collector, LivePace, Loop, ReplayPace
+from collector.model import Answer, Instant
+from collector.seams import AnswerSource, Tree
+from collector.sources.recording import RecordedAnswers, RecordedTree
+from tests.helpers import wait_until
+from tests.support import LEAF_A, POD_PATH, Cgroup, MemoryTree, NoAnswers, collector_over, recording
+
+
+class FreePace:
+    """Ticks as soon as they are wanted; the interval is what the test says."""
+
+    def __init__(self, interval: float = 1.0) -> None:
+        self.interval = interval
+
+    def next_tick(self, stop: threading.Event) -> int:
+        return 0
+
+    def shifts(self, instant: Instant) -> tuple[int, int]:
+        return 0, 0
+
+    def interval_seconds(self) -> float:
+        return self.interval
+
+
+def node() -> MemoryTree:
+    """A node with one pod of one leaf that nobody names."""
+    files: dict[str, bytes | int] = {"cpu.stat": b"usage_usec 1000\n", "memory.current": b"1\n"}
+    paths = ("kubepods", "kubepods/burstable", POD_PATH, f"{POD_PATH}/{LEAF_A}")
+    cgroups = {path: Cgroup(number, files) for number, path in enumerate((".", *paths), 1)}
+    return MemoryTree(cgroups, {"meminfo": b""})
+
+
+def loop_over(tree: Tree, answers: AnswerSource | None = None, pace: FreePace | None = None) -> Loop:
+    """A loop that ticks when told to."""
+    return Loop(collector_over(tree, answers or NoAnswers()), pace or FreePace())
+
+
+GONE = "the cgroup root: No such device"
+"""What is said when the root itself cannot be read."""
+
+
+def state_of(loop: Loop) -> tuple[str | None, dict[str, int]]:
+    """Why the last tick failed, and how many ticks ended how."""
+    return loop.failure, dict(loop.collector.account.ticks)
+
+
+# --- ticks that fail ------------------------------------------------------------------------------------------------
+
+
+def test_a_tick_that_fails_leaves_the_last_tally(caplog: pytest.LogCaptureFixture) -> None:
+    """When the root cannot be read the last tally stands, the failure is told once, counted, and over with the next."""
+    tree = node()
+    loop = loop_over(tree)
+    loop.first_tick()
+    before, root = loop.published, tree.cgroups.pop(".")
+
+    with caplog.at_level(logging.INFO):
+        loop.tick()
+        loop.tick()
+        loop.tick()
+
+    # The held root is gone, then there is none to open.
+    missing = "the cgroup root: No such file or directory"
+    assert loop.published is before
+    assert state_of(loop) == (missing, {"ok": 1, "failed": 3, "missed": 0})
+    assert caplog.messages == [f"a tick failed, the last tally stays: {why} (told once)" for why in (GONE, missing)]
+    tree.cgroups["."] = root
+    loop.tick()
+
+    assert loop.published is not before
+    assert state_of(loop) == (None, {"ok": 2, "failed": 3, "missed": 0})
+
+
+def test_a_defect_does_not_end_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """An error that nobody has foreseen is logged with its traceback, counted, and outlived."""
+
+    class Broken(NoAnswers):
+        def take(self) -> list[Answer]:
+            if self.asked == 0:
+                self.asked += 1
+                raise ZeroDivisionError("oh")
+            return []
+
+    loop = loop_over(node(), Broken())
+    loop.tick()
+
+    assert state_of(loop) == ("defect: ZeroDivisionError('oh')", {"ok": 0, "failed": 1, "missed": 0})
+    assert [record.exc_info is not None for record in caplog.records] == [True, False]
+    loop.tick()
+
+    assert state_of(loop) == (None, {"ok": 1, "failed": 1, "missed": 0})
+
+
+def test_a_node_that_cannot_be_read_at_all_is_an_error_of_the_start() -> None:
+    """Several nodes' trees below one root are bad usage at the start, and a failed tick later."""
+    tree = node()
+    for outer in ("a", "b"):
+        for path in (outer, f"{outer}/kubepods"):
+            tree.cgroups[path] = Cgroup(100 + len(tree.cgroups))
+    for path in [path for path in tree.cgroups if path.startswith("kubepods")]:
+        del tree.cgroups[path]
+    loop = loop_over(tree)
+
+    with pytest.raises(UnsupportedNode, match="choose one with --kubepods"):
+        loop.first_tick()
+    loop.tick()
+    assert loop.collector.account.ticks["failed"] == 2
+
+
+# --- liveness -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interval", "age", "alive"),
+    [(1.0, 29.0, True), (1.0, 31.0, False), (20.0, 59.0, True), (20.0, 61.0, False), (0.05, 29.0, True)],
+)
+def test_alive_is_within_three_intervals_or_thirty_seconds(interval: float, age: float, alive: bool) -> None:
+    """The last successful tick may be as old as the greater of three intervals and 30 s."""
+    loop = loop_over(node(), pace=FreePace(interval))
+    loop.first_tick()
+    assert loop.published is not None
+    loop.published = loop.published._replace(monotonic_ns=time.monotonic_ns() - round(age * 1e9))
+
+    assert loop.alive()[0] is alive
+
+
+def test_a_loop_that_is_not_alive_says_why() -> None:
+    """The sentence names the age, the limit and the last failure."""
+    tree = node()
+    loop = loop_over(tree)
+    loop.first_tick()
+    assert loop.published is not None
+    loop.published = loop.published._replace(monotonic_ns=time.monotonic_ns() - 40_000_000_000)
+    del tree.cgroups["."]
+    loop.tick()
+
+    assert loop.alive() == (
+        False,
+        "no successful tick for 40.0 s, the limit is 30 s: " + GONE,
+    )
+
+
+def test_a_loop_is_alive_before_its_first_tally() -> None:
+    """A collector that has just started is given the same time for its first tick."""
+    loop = loop_over(node())
+
+    assert (loop.alive(), loop.age_seconds()) == ((True, "ok: last successful tick 0.0 s ago"), None)
+
+
+# --- recordings -----------------------------------------------------------------------------------------------------
+
+
+def replay(name: str) -> Loop:
+    """A served replay of a recording, a thousand times as fast as it was taken."""
+    recorded = recording(name)
+    tree = RecordedTree(recorded)
+    return Loop(collector_over(tree, RecordedAnswers(tree)), ReplayPace(tree.gap_ns, recorded.interval_ns, 1000))
+
+
+def test_the_last_frame_of_a_recording_stays() -> None:
+    """After the last frame the loop has ended, its tally stays and does not age into a fault."""
+    loop = replay("static-pod")
+    loop.first_tick()
+    loop.start()
+    wait_until(lambda: loop.ended)
+    loop.stop()
+
+    assert loop.published is not None
+    assert (loop.published.serial, loop.alive()) == (2, (True, "ok: the recording has ended, its last frame is served"))
+    loop.published = loop.published._replace(monotonic_ns=0)
+    assert loop.alive()[0]
+
+
+def test_running_through_keeps_recorded_times() -> None:
+    """--once ticks to the end without waiting, and shifts nothing."""
+    loop = replay("static-pod")
+    loop.run_through()
+
+    assert loop.published is not None
+    assert (loop.published.serial, loop.published.shift_ns, loop.published.start_shift_ns) == (2, 0, 0)
+    assert loop.published.tally.instant.time_ns == 1_700_000_006_000_000_000
+
+
+def test_stopping_closes_and_ends_the_thread() -> None:
+    """A loop that waits for its next tick stops at once."""
+    tree = node()
+    loop = Loop(collector_over(tree, NoAnswers()), LivePace(60))
+    loop.first_tick()
+    loop.start()
+
+    begun = time.monotonic()
+    loop.stop(timeout=20)
+
+    assert time.monotonic() - begun < 20
+    assert "ticks" not in {thread.name for thread in threading.enumerate()}
+
+
+# --- asking for names -----------------------------------------------------------------------------------------------
+
+
+class Asked(NoAnswers):
+    """Remembers at which tick it was asked; a tick of the tree is a second."""
+
+    def __init__(self, tree: MemoryTree) -> None:
+        super().__init__()
+        self._tree = tree
+        self.at: list[int] = []
+
+    def ask(self) -> None:
+        self.at.append(self._tree.seconds)
+
+
+def test_a_name_that_nobody_knows_is_asked_for_ever_more_seldom() -> None:
+    """At once, then after 1, 2, 4, 8, 16 and from then on 30 s."""
+    tree = node()
+    answers = Asked(tree)
+    collector = collector_over(tree, answers)
+
+    for _ in range(130):
+        collector.tick()
+
+    assert [later - earlier for earlier, later in pairwise(answers.at)] == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert answers.at[0] == 1
+
+
+def test_a_new_name_is_asked_for_at_once() -> None:
+    """A leaf that appears while an older one stays unnamed is asked for in its first tick, and quickly again."""
+    tree = node()
+    answers = Asked(tree)
+    collector = collector_over(tree, answers)
+    for _ in range(20):
+        collector.tick()
+    tree.cgroups[f"{POD_PATH.replace('/pod', '/podaaaa')}"] = Cgroup(77)
+
+    for _ in range(4):
+        collector.tick()
+
+    assert answers.at == [1, 2, 4, 8, 16, 21, 22, 24]
+
+
+def test_names_that_are_known_are_not_asked_for() -> None:
+    """A node whose pods all have names asks nobody beyond the timer."""
+    recorded = recording("static-pod")
+    tree = RecordedTree(recorded)
+    answers = RecordedAnswers(tree)
+    wishes: list[str] = []
+
+    class Wishes:
+        def take(self) -> list[Answer]:
+            return answers.take()
+
+        def ask(self) -> None:
+            wishes.append("asked")
+
+    list(collector_over(tree, Wishes()).tallies())
+
+    assert wishes == []
+
+
+# --- paces ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_live_pace_keeps_its_grid_and_counts_what_it_missed() -> None:
+    """A tick that took two and a half intervals has missed two; the next is on the grid, not one interval later."""
+    interval, stop = 0.1, threading.Event()
+    pace = LivePace(interval)
+    begun = time.monotonic()
+
+    first = pace.next_tick(stop)
+    time.sleep(2.5 * interval)
+    missed = pace.next_tick(stop)
+    ended = time.monotonic()
+
+    assert (first, missed >= 2) == (0, True)
+    assert ended - begun >= (missed + 1) * interval - 0.001
+    assert ended - begun < (missed + 1) * interval + 2.5 * interval
+
+
+def test_a_live_pace_does_not_wait_for_its_first_tick() -> None:
+    """The first tick is due at once, whatever the interval."""
+    begun = time.monotonic()
+
+    LivePace(3600).next_tick(threading.Event())
+
+    assert time.monotonic() - begun < 60
+
+
+def test_a_live_pace_shifts_nothing() -> None:
+    """Times of a live node are as they are."""
+    assert LivePace(1).shifts(Instant(5, 7)) == (0, 0)
+
+
+def test_a_replay_pace_makes_the_current_frame_now() -> None:
+    """Each frame is shifted to now; start times keep the first frame's shift, so that they do not drift."""
+    pace = ReplayPace(lambda: 0, 5_000_000_000, 2.0)
+
+    shift_ns, start_shift_ns = pace.shifts(Instant(1_000, 0))
+    later_ns, later_start_ns = pace.shifts(Instant(500_000_001_000, 0))
+
+    assert abs(shift_ns + 1_000 - time.time_ns()) < 60_000_000_000
+    assert abs(later_ns + 500_000_001_000 - time.time_ns()) < 60_000_000_000
+    assert (start_shift_ns, later_start_ns) == (shift_ns, shift_ns)
+
+
+def test_a_replay_pace_waits_as_long_as_the_recording_did() -> None:
+    """The gap to the next frame, divided by the speed, is what is waited."""
+    pace = ReplayPace(lambda: 1_000_000_000, 1_000_000_000, 5.0)
+    begun = time.monotonic()
+    pace.next_tick(threading.Event())
+
+    pace.next_tick(threading.Event())
+
+    assert time.monotonic() - begun >= 0.199
+    assert pace.interval_seconds() == pytest.approx(0.2)
+
+
+def test_the_collector_closes_its_walk() -> None:
+    """Stopping lets go of what the walk holds open."""
+    closed: list[str] = []
+
+    class Closing(Walker):
+        def close(self) -> None:
+            closed.append("walker")
+
+    walker = Closing(node())
+    history = History(window_ns=1, interval_ns=1)
+    Loop(Collector(walker=walker, answers=NoAnswers(), history=history, node_name="n"), FreePace()).stop()
+
+    assert closed == ["walker"]
