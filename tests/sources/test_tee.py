@@ -371,7 +371,7 @@ def test_an_existing_directory_is_not_written_to(tmp_path: Path) -> None:
 def test_an_existing_archive_is_not_written_over(name: str, tmp_path: Path) -> None:
     """Neither is an archive, which may be the very recording that is read."""
     (tmp_path / name).write_bytes(b"kept")
-    with pytest.raises(RecordingError, match="is there already: give a new name, or remove it first$"):
+    with pytest.raises(RecordingError, match=r"is there already: give a new name, or remove it first$"):
         RecordingWriter(str(tmp_path / name), META)
     assert (tmp_path / name).read_bytes() == b"kept"
 
