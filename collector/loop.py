@@ -279,10 +279,10 @@ class Loop:
         if self.ended:
             return True, "ok: the recording has ended, its last frame is served"
         limit = max(_LIVE_INTERVALS * self._pace.interval_seconds(), _LIVE_AT_LEAST_SECONDS)
-        age = self.age_seconds()
+        age, what = self.age_seconds(), "last successful tick"
         if age is None:
-            age = (time.monotonic_ns() - self._started) / 1e9
+            age, what = (time.monotonic_ns() - self._started) / 1e9, "no tick yet, started"
         if age <= limit:
-            return True, f"ok: last successful tick {age:.1f} s ago"
+            return True, f"ok: {what} {age:.1f} s ago"
         why = f": {self.failure}" if self.failure else ""
         return False, f"no successful tick for {age:.1f} s, the limit is {limit:.0f} s{why}"

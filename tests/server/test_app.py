@@ -384,7 +384,8 @@ def test_not_alive_without_a_fresh_tally(tmp_path: Path) -> None:
 
     got = get(Server(loop, Selection()), "/healthz")
 
-    assert (got.status, got.text) == (503, "no successful tick for 45.0 s, the limit is 30 s\n")
+    assert got.status == 503
+    assert re.fullmatch(r"no successful tick for \d+\.\d s, the limit is 30 s\n", got.text)
     loop.stop()
 
 
