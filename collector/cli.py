@@ -115,15 +115,16 @@ def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -
         name="the kubelet",
         url=kubelet_url,
         token_file=token_file,
-        tls=http.tls_context(ca_file, insecure=arguments.kubelet_insecure_tls),
+        tls=http.tls_context(kubelet_url, ca_file, insecure=arguments.kubelet_insecure_tls),
     )
     second = None
-    if apiserver_url := arguments.apiserver_url or http.in_cluster_url():
+    if given := arguments.apiserver_url or http.in_cluster_url():
+        apiserver_url = http.base_url("--apiserver-url", given)
         apiserver = http.Endpoint(
             name="the API server",
-            url=http.base_url("--apiserver-url", apiserver_url),
+            url=apiserver_url,
             token_file=token_file,
-            tls=http.tls_context(ca_file, insecure=False),
+            tls=http.tls_context(apiserver_url, ca_file, insecure=False),
         )
         second = http.Question(answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)))
     extras = (

@@ -97,7 +97,6 @@ class Collector:
 class Published(NamedTuple):
     """A tally as it is served."""
 
-    serial: int
     tally: Tally
     shift_ns: int
     """What to add to its wall times: 0 on a live node; a served replay makes its current frame now."""
@@ -210,8 +209,7 @@ class Loop:
     def run_through(self) -> None:
         """Tick to the end of a recording without waiting; recorded times stay as they are."""
         for result in self.collector.tallies():
-            serial = self.published.serial + 1 if self.published else 1
-            self.published = Published(serial, result, 0, 0, time.monotonic_ns())
+            self.published = Published(result, 0, 0, time.monotonic_ns())
             self.collector.account.ticks["ok"] += 1
         self.ended = True
 
@@ -257,8 +255,7 @@ class Loop:
             account.tick_seconds += time.monotonic() - begun
             account.tick_cpu_seconds += time.thread_time() - begun_cpu
         shift_ns, start_shift_ns = self._pace.shifts(result.instant)
-        serial = self.published.serial + 1 if self.published else 1
-        self.published = Published(serial, result, shift_ns, start_shift_ns, time.monotonic_ns())
+        self.published = Published(result, shift_ns, start_shift_ns, time.monotonic_ns())
         self.failure = None
         account.ticks["ok"] += 1
 

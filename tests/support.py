@@ -107,7 +107,7 @@ def expose(tally: Tally, exposition: NativeExposition) -> Exposed:
     return Exposed(
         exposition.render(tally, openmetrics=False),
         resource.render(tally, openmetrics=False),
-        json.dumps(api.document(Published(1, tally, 0, 0, 0))),
+        json.dumps(api.document(Published(tally, 0, 0, 0))),
     )
 
 

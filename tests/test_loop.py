@@ -182,7 +182,8 @@ def test_the_last_frame_of_a_recording_stays() -> None:
     loop.stop()
 
     assert loop.published is not None
-    assert (loop.published.serial, loop.alive()) == (2, (True, "ok: the recording has ended, its last frame is served"))
+    assert loop.published.tally.instant.time_ns == 1_700_000_006_000_000_000
+    assert loop.alive() == (True, "ok: the recording has ended, its last frame is served")
     loop.published = loop.published._replace(monotonic_ns=0)
     assert loop.alive()[0]
 
@@ -193,7 +194,7 @@ def test_running_through_keeps_recorded_times() -> None:
     loop.run_through()
 
     assert loop.published is not None
-    assert (loop.published.serial, loop.published.shift_ns, loop.published.start_shift_ns) == (2, 0, 0)
+    assert (loop.published.shift_ns, loop.published.start_shift_ns) == (0, 0)
     assert loop.published.tally.instant.time_ns == 1_700_000_006_000_000_000
 
 

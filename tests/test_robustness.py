@@ -52,7 +52,7 @@ def hold(tally: Tally, exposition: NativeExposition) -> None:
         well_formed(parse_text(text))
     for text in (strict, resource.render(tally, openmetrics=True)):
         well_formed(openmetrics.text_string_to_metric_families(text))
-    json.loads(json.dumps(api.document(Published(1, tally, 0, 0, 0)), allow_nan=False))
+    json.loads(json.dumps(api.document(Published(tally, 0, 0, 0)), allow_nan=False))
     for pod in tally.pods:
         whole_or_absent(pod)
     if currently_in_test_context():

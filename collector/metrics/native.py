@@ -102,7 +102,7 @@ class _Items:
         }
 
 
-_NUMBERS_KEPT = 8192
+_NUMBERS_KEPT = 2048
 
 
 class _Numbers(dict[float, str]):

@@ -19,7 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from collector.errors import UsageError
-from collector.loop import Loop, Published
+from collector.loop import Loop
 from collector.metrics import resource
 from collector.metrics.account import AccountCollector
 from collector.metrics.native import NativeExposition, Selection
@@ -66,7 +66,6 @@ class Server:
         self._registry = CollectorRegistry(auto_describe=False)
         account = loop.collector.account
         self._registry.register(AccountCollector(account, self._tally, loop.age_seconds))
-        self._rendered: dict[tuple[str, bool], tuple[int, str]] = {}
 
     def _tally(self) -> Tally | None:
         return self._loop.published.tally if self._loop.published else None
@@ -84,28 +83,13 @@ class Server:
 
     # --- expositions
 
-    def _once(self, path: str, openmetrics: bool, published: Published, render: Callable[[], str]) -> str:
-        """Render once for each tally, however many ask."""
-        known = self._rendered.get((path, openmetrics))
-        if known is not None and known[0] == published.serial:
-            return known[1]
-        text = render()
-        self._rendered[path, openmetrics] = (published.serial, text)
-        return text
-
     def metrics_text(self, *, openmetrics: bool) -> str:
         """``/metrics``: the tally's families and podtally's account of itself."""
         published = self._loop.published
         text = ""
         if published is not None:
-            text = self._once(
-                "/metrics",
-                openmetrics,
-                published,
-                lambda: self._native.render(
-                    published.tally, openmetrics=openmetrics, start_shift_ns=published.start_shift_ns
-                ),
-            )
+            shift_ns = published.start_shift_ns
+            text = self._native.render(published.tally, openmetrics=openmetrics, start_shift_ns=shift_ns)
         generate: Callable[[CollectorRegistry], bytes] = generate_openmetrics if openmetrics else generate_latest
         return text + generate(self._registry).decode()
 
@@ -114,16 +98,11 @@ class Server:
         published = self._loop.published if self._loop.alive()[0] else None
         if published is None:
             return resource.render(None, openmetrics=openmetrics)
-        return self._once(
-            "/metrics/resource",
-            openmetrics,
-            published,
-            lambda: resource.render(
-                published.tally,
-                openmetrics=openmetrics,
-                shift_ns=published.shift_ns,
-                start_shift_ns=published.start_shift_ns,
-            ),
+        return resource.render(
+            published.tally,
+            openmetrics=openmetrics,
+            shift_ns=published.shift_ns,
+            start_shift_ns=published.start_shift_ns,
         )
 
     def _exposition(self, request: web.Request, render: Callable[[bool], str]) -> web.Response:

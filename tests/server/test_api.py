@@ -22,7 +22,7 @@ def published(name: str, frames: int | None = None) -> Published:
     """The tally after so many frames, after all if ``None``."""
     tree = RecordedTree(recording(name))
     tallies = list(collector_over(tree, RecordedAnswers(tree)).tallies())
-    return Published(1, tallies[-1 if frames is None else frames - 1], 0, 0, 0)
+    return Published(tallies[-1 if frames is None else frames - 1], 0, 0, 0)
 
 
 def pod_of(name: str, pod: str, frames: int | None = None) -> dict[str, Any]:

@@ -286,20 +286,6 @@ def test_resource_has_but_the_error_when_the_tally_is_too_old(tmp_path: Path) ->
     loop.stop()
 
 
-def test_a_tally_is_rendered_once() -> None:
-    """Two scrapes of one tally get the same text; the next tally gets its own."""
-    tree = RecordedTree(recording("static-pod"))
-    loop = Loop(collector_over(tree, RecordedAnswers(tree)), ReplayPace(tree.gap_ns, 1_000_000_000, 1.0))
-    loop.first_tick()
-    server = Server(loop, Selection())
-
-    first, again = server.resource_text(openmetrics=False), server.resource_text(openmetrics=False)
-    loop.tick()
-    later = server.resource_text(openmetrics=False)
-
-    assert (first is again, first == later) == (True, False)
-
-
 def test_scrapes_are_counted_by_path() -> None:
     """Podtally's account of itself says how often each exposition was served."""
     server = server_of("static-pod")

@@ -34,7 +34,7 @@ APISERVER = "apiserver/pods.json"
 FORBIDDEN = "Forbidden (user=system:serviceaccount:podtally:podtally, verb=get, resource=nodes, subresource(s)=[pods])"
 
 
-def kubelet(url: str, tls: ssl.SSLContext | None = None, token_file: str | None = None) -> Question:
+def kubelet(url: str, tls: ssl.SSLContext | None | None = None, token_file: str | None = None) -> Question:
     """The question for the kubelet's pods."""
     endpoint = Endpoint(name="the kubelet", url=url, token_file=token_file, tls=tls)
     return Question(answer=KUBELET, endpoint=endpoint, path="/pods")
@@ -59,7 +59,9 @@ async def ask_served(handler: Handler, *, timeout_seconds: float = 10.0) -> tupl
         return url, await ask(kubelet(url), timeout_seconds=timeout_seconds)
 
 
-async def ask_over_tls(peer: Peer, shown: Certificate, client: ssl.SSLContext, token_file: str | None = None) -> Answer:
+async def ask_over_tls(
+    peer: Peer, shown: Certificate, client: ssl.SSLContext | None, token_file: str | None = None
+) -> Answer:
     """Serve with TLS, and ask."""
     async with served(peer.handle, shown.server) as url:
         return await ask(kubelet(url, client, token_file))
@@ -72,7 +74,7 @@ def test_a_certificate_of_the_given_ca_is_accepted(tmp_path: Path) -> None:
     """A kubelet whose certificate the CA file vouches for is asked, and its body comes back as it is."""
     shown = certificate(tmp_path)
 
-    answer = asyncio.run(ask_over_tls(Peer(b"any"), shown, tls_context(shown.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(Peer(b"any"), shown, tls_context("https:", shown.ca_file, insecure=False)))
 
     assert answer == Answer(KUBELET, 0, 200, None, b"any")
 
@@ -81,7 +83,7 @@ def test_a_ca_without_key_usage_is_accepted(tmp_path: Path) -> None:
     """A CA without keyUsage, which Python 3.13 refuses by default and Go accepts, is accepted."""
     shown = certificate_of_bare_ca(tmp_path)
 
-    answer = asyncio.run(ask_over_tls(Peer(b"any"), shown, tls_context(shown.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(Peer(b"any"), shown, tls_context("https:", shown.ca_file, insecure=False)))
 
     assert answer == Answer(KUBELET, 0, 200, None, b"any")
 
@@ -91,7 +93,7 @@ def test_a_self_signed_certificate_is_refused_with_what_to_do(tmp_path: Path) ->
     shown, trusted = self_signed_certificate(tmp_path), certificate(tmp_path)
     peer = Peer()
 
-    answer = asyncio.run(ask_over_tls(peer, shown, tls_context(trusted.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(peer, shown, tls_context("https:", trusted.ca_file, insecure=False)))
 
     assert (answer.status, answer.body, peer.asked) == (None, None, [])
     assert (answer.error or "").partition(" (")[0] == (
@@ -105,7 +107,7 @@ def test_a_certificate_of_another_ca_is_refused_with_what_to_do(tmp_path: Path) 
     """A certificate signed by an unknown CA, as a kubelet makes them for itself, is refused likewise."""
     shown, trusted = certificate(tmp_path), certificate(tmp_path)
 
-    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context(trusted.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", trusted.ca_file, insecure=False)))
 
     assert "or pass --kubelet-insecure-tls, whose price is" in (answer.error or "")
 
@@ -114,7 +116,7 @@ def test_a_certificate_for_another_address_names_the_url(tmp_path: Path) -> None
     """A certificate of the right CA for another address does not send the user to serverTLSBootstrap."""
     shown = certificate(tmp_path, "10.0.0.7")
 
-    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context(shown.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", shown.ca_file, insecure=False)))
 
     assert (answer.error or "").startswith(
         "the kubelet's certificate is refused: give --kubelet-url with a name or address that is in it"
@@ -128,7 +130,10 @@ def test_an_unverified_api_server_names_its_address(tmp_path: Path) -> None:
     async def run() -> tuple[str, Answer]:
         async with served(Peer().handle, shown.server) as url:
             endpoint = Endpoint(
-                name="the API server", url=url, token_file=None, tls=tls_context(trusted.ca_file, insecure=False)
+                name="the API server",
+                url=url,
+                token_file=None,
+                tls=tls_context("https:", trusted.ca_file, insecure=False),
             )
             return url, await ask(Question(answer=APISERVER, endpoint=endpoint, path="/"))
 
@@ -141,7 +146,7 @@ def test_an_unverified_api_server_names_its_address(tmp_path: Path) -> None:
 def test_the_insecure_flag_accepts_any_certificate(tmp_path: Path) -> None:
     """With verification off, a self-signed kubelet answers."""
     answer = asyncio.run(
-        ask_over_tls(Peer(b"any"), self_signed_certificate(tmp_path), tls_context(None, insecure=True))
+        ask_over_tls(Peer(b"any"), self_signed_certificate(tmp_path), tls_context("https:", None, insecure=True))
     )
 
     assert answer == Answer(KUBELET, 0, 200, None, b"any")
@@ -150,7 +155,7 @@ def test_the_insecure_flag_accepts_any_certificate(tmp_path: Path) -> None:
 def test_the_token_is_read_anew_for_each_question(tmp_path: Path) -> None:
     """A token that is rotated between two questions is sent with the second."""
     shown, token, peer = certificate(tmp_path), tmp_path / "token", Peer()
-    question_tls = tls_context(shown.ca_file, insecure=False)
+    question_tls = tls_context("https:", shown.ca_file, insecure=False)
 
     async def run() -> None:
         async with served(peer.handle, shown.server) as url:
@@ -181,7 +186,7 @@ def test_a_token_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> No
     """A missing token file is the reason of an answer that did not come."""
     shown, missing = certificate(tmp_path), str(tmp_path / "missing")
 
-    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context(shown.ca_file, insecure=False), missing))
+    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", shown.ca_file, insecure=False), missing))
 
     assert (answer.status, answer.body) == (None, None)
     assert (answer.error or "").endswith(f"No such file or directory: '{missing}'")
@@ -193,7 +198,7 @@ def test_a_ca_file_that_is_none_is_bad_usage(tmp_path: Path) -> None:
     file.write_text("nothing")
 
     with pytest.raises(UsageError, match=f"^cannot read the CA certificates {file}: "):
-        tls_context(str(file), insecure=False)
+        tls_context("https:", str(file), insecure=False)
 
 
 # --- refusals and failures ------------------------------------------------------------------------------------------
@@ -257,7 +262,7 @@ def test_tls_to_a_peer_without_it_is_told_plainly() -> None:
     async def run() -> tuple[str, Answer]:
         async with served(Peer().handle) as url:
             https = url.replace("http:", "https:")
-            return https, await ask(kubelet(https, tls_context(None, insecure=True)))
+            return https, await ask(kubelet(https, tls_context("https:", None, insecure=True)))
 
     url, answer = asyncio.run(run())
 
@@ -334,7 +339,9 @@ def test_an_ipv6_address_is_asked(tmp_path: Path) -> None:
     async def run() -> Answer:
         async with served(Peer(b"any").handle, shown.server, "::1") as url:
             written = url.replace("[", "").replace("]", "")
-            return await ask(kubelet(base_url("--kubelet-url", written), tls_context(shown.ca_file, insecure=False)))
+            return await ask(
+                kubelet(base_url("--kubelet-url", written), tls_context("https:", shown.ca_file, insecure=False))
+            )
 
     assert asyncio.run(run()) == Answer(KUBELET, 0, 200, None, b"any")
 
