@@ -51,6 +51,8 @@ TICKS = 40
 SCRAPES = 20
 SLOW_EVERY = 5
 PROGRAM_SECONDS = 15
+DEPLOYED = {"MALLOC_MMAP_THRESHOLD_": "65536", "SSL_CERT_FILE": os.devnull}
+"""The environment that the image and the DaemonSet give it, which here has no cluster's CA."""
 PROMETHEUS_ACCEPT = "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 CGROUP2_MOUNTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
@@ -230,8 +232,7 @@ def measure_program(pods: int) -> dict[str, float]:
             ]
             command += ["--cgroup-root", str(tree.cgroup_root), "--proc-root", str(tree.proc_root)]
             command += ["--log-level", "error"]
-            # As the image sets it.
-            program = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"})
+            program = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **DEPLOYED})
             try:
                 watched = psutil.Process(program.pid)
                 _steps(tree, port, 5)

@@ -39,6 +39,8 @@ class KernelFile:
     """No family of a container has it, so that it is not read of containers, of which there are most."""
 
 
+_BEYOND_U64 = 10**grammar.U64_DIGITS
+
 Values = tuple[Limit | None, ...]
 """Values of the keys of a file, in the order of its row; ``None`` for a key that the file lacks."""
 
@@ -72,9 +74,12 @@ def extractor(file: KernelFile) -> Callable[[bytes], Values]:
         words = data.split()
         if places is not None and words[::2] == layout and data.count(b"\n") == len(layout):
             found = places(words)
-            # One look at all digits, as number() has for each; no kernel counter is longer.
-            if b"".join(found).isdigit() and len(max(found, key=len)) <= grammar.U64_DIGITS:
-                return tuple(map(int, found))
+            # What number() asks of each word, asked of all at once.
+            digits = b"".join(found)
+            if digits.isdigit() and len(digits) <= grammar.U64_DIGITS * len(found):
+                numbers = tuple(map(int, found))
+                if max(numbers) < _BEYOND_U64:
+                    return numbers
         values = parsed(data)
         names = words[::2]
         if all(key in names for key in keys):

@@ -299,6 +299,7 @@ def test_environment(name: str) -> None:
         "PODTALLY_CGROUP_ROOT": mount,
         "HOST_IP": "status.hostIP",
         "PODTALLY_KUBELET_URL": "https://$(HOST_IP):10250",
+        "SSL_CERT_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
         **insecure,
     }
     assert pod_of(build(name))["spec"]["enableServiceLinks"] is False
