@@ -15,13 +15,14 @@ $(VENV)/pyvenv.cfg:
 	  { echo "podtally needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=/path/to/python3.11 run"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "cannot make $(VENV): install Python's venv (python3-venv on Debian)"; exit 1; }
 
-$(VENV)/run: $(VENV)/pyvenv.cfg requirements.lock
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+$(VENV)/run: $(VENV)/pyvenv.cfg requirements.lock pyproject.toml
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements-dev.lock pyproject.toml
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 run: $(VENV)/run ## serve a bundled recording of a real node in a loop

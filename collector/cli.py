@@ -72,8 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"podtally {arguments.command}: {error}\n")
         return 1
     except BrokenPipeError:
-        # The reader of a pipe has had enough, as head has.
+        # The reader of a pipe has had enough, as head has. A recording or a backfill is lost by that, a table is not.
         _silence_stdout()
+        if arguments.command == "record" or getattr(arguments, "openmetrics", None):
+            sys.stderr.write(f"podtally {arguments.command}: the reader of stdout has gone: what it has is not whole\n")
+            return 1
         return 0
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -109,13 +112,14 @@ def _if_there(path: str) -> str | None:
 
 def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -> http.LiveAnswers:
     token_file = arguments.token_file or _if_there(f"{http.SERVICE_ACCOUNT}/token")
-    ca_file = arguments.kubelet_ca_file or _if_there(f"{http.SERVICE_ACCOUNT}/ca.crt")
+    service_ca = _if_there(f"{http.SERVICE_ACCOUNT}/ca.crt")
+    ca_file = arguments.kubelet_ca_file or service_ca
     kubelet_url = http.kubelet_url(arguments.kubelet_url)
     kubelet = http.Endpoint(
         name="the kubelet",
         url=kubelet_url,
         token_file=token_file,
-        tls=http.tls_context(kubelet_url, ca_file, insecure=arguments.kubelet_insecure_tls),
+        tls=http.client_tls(kubelet_url, ca_file, insecure=arguments.kubelet_insecure_tls),
     )
     second = None
     if given := arguments.apiserver_url or http.in_cluster_url():
@@ -124,7 +128,8 @@ def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -
             name="the API server",
             url=apiserver_url,
             token_file=token_file,
-            tls=http.tls_context(apiserver_url, ca_file, insecure=False),
+            # A CA of the kubelets' own says nothing of the API server, whose CA the service account brings.
+            tls=http.client_tls(apiserver_url, service_ca or ca_file, insecure=False),
         )
         second = http.Question(answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)))
     extras = (
@@ -363,7 +368,7 @@ def _record_live(arguments: argparse.Namespace) -> int:
         collector.close()
     log.info("%d frames written to %s", writer.frames, arguments.out)
     if answers.refused:
-        log.warning("left out, as they were refused: %s", ", ".join(answers.refused))
+        log.warning("left out, as they were not answered: %s", ", ".join(answers.refused))
     if not writer.frames:
         log.warning("stopped before the first frame: nothing is recorded")
         return 1
@@ -395,7 +400,15 @@ def _top(arguments: argparse.Namespace) -> int:
         recording = _load(arguments.source)
         tree, collector = _recorded(recording, window=arguments.window, kubepods=arguments.kubepods)
         if arguments.once:
-            last = deque(collector.tallies(), maxlen=1).pop()
+            tallies = deque(collector.tallies(), maxlen=1)
+            if not tallies:
+                raise UsageError(f"{arguments.source} has no frame that can be tallied; podtally doctor tells more")
+            last = tallies.pop()
+            if not last.names.known:
+                raise UsageError(
+                    f"{arguments.source} names no pods: it has neither kubelet/pods.json nor apiserver/pods.json, "
+                    "or they are refusals; podtally doctor tells more"
+                )
             return top.show_once(view, table.usages(last, containers=view.containers))
         pace: Pace = ReplayPace(tree.gap_ns, recording.interval_ns, 1.0)
         return _top_live(arguments, view, Loop(collector, pace))

@@ -65,26 +65,29 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
         yield Finding("note", "no pod has a cgroup on this node")
         return
     yield Finding("ok", f"{_pods(frame)} with {len(leaves)} containers and sandboxes")
-    path = (leaves or [pod.path for pod in frame.pods])[0]
-    missing: list[str] = []
-    denied: list[str] = []
-    try:
-        directory = tree.open(path)
-    except SourceError as error:
-        yield Finding("note", f"the cgroup that was to be looked at cannot be opened: {error}", "run it again")
-        return
-    for name in sorted({file.name for file in (*FAST, *SLOW)}):
+    missing: set[str] = set()
+    denied: set[str] = set()
+    # One container and one pod stand for all: some files are read of pods alone.
+    for path, of_pod in ((leaves[0] if leaves else None, False), (frame.pods[0].path, True)):
+        if path is None:
+            continue
         try:
-            directory.read(name)
+            directory = tree.open(path)
         except SourceError as error:
-            (denied if error.reason == "denied" else missing).append(name)
-    directory.close()
+            yield Finding("note", f"the cgroup that was to be looked at cannot be opened: {error}", "run it again")
+            return
+        for name in sorted({file.name for file in (*FAST, *SLOW) if file.pods_only <= of_pod}):
+            try:
+                directory.read(name)
+            except SourceError as error:
+                (denied if error.reason == "denied" else missing).add(name)
+        directory.close()
     if denied:
-        yield Finding("fault", f"no right to read {', '.join(denied)}", "run as a user that may read cgroupfs")
-    needed = [name for name in missing if name in {file.name for file in FAST}]
+        yield Finding("fault", f"no right to read {', '.join(sorted(denied))}", "run as a user that may read cgroupfs")
+    needed = [name for name in sorted(missing) if name in {file.name for file in FAST}]
     if needed:
         yield Finding("fault", f"absent: {', '.join(needed)}", "boot with the cpu and memory controllers enabled")
-    optional = [name for name in missing if name not in needed]
+    optional = [name for name in sorted(missing) if name not in needed]
     pressure = [name for name in optional if name.endswith(".pressure")]
     if pressure:
         yield Finding("note", f"absent: {', '.join(pressure)}; pressure families are left out", "boot with psi=1")
@@ -187,7 +190,7 @@ def examine(
     try:
         grammar.meminfo(tree.read_proc("meminfo"))
     except (SourceError, grammar.Malformed) as error:
-        yield Finding("note", f"/proc/meminfo: {error}; the node's swap is left out", "give --proc-root")
+        yield Finding("note", f"{error}; the node's swap is left out", "on a node, give its /proc with --proc-root")
 
 
 def unsupported(error: UnsupportedNode, answers: Iterable[Answer]) -> Iterator[Finding]:

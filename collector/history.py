@@ -25,6 +25,9 @@ START_SPAN_NS = 10_000_000_000
 FIRST_SPAN_NS = 2_000_000_000
 """Before that, from its first sample once 2 s have passed."""
 
+_CREDIBLE_CORES = 4
+"""A container that truly used more from its start is rated from its first sample instead: later, and as right."""
+
 Identity = tuple[str, int]
 
 
@@ -34,6 +37,15 @@ class Rate(NamedTuple):
     cores: float
     since_ns: int
     """Monotonic."""
+
+
+def _is_credible(age_at_first_ns: int, first_usec: int) -> bool:
+    """Whether a start so long before the first sample can be the start of a cgroup that had used so much by then.
+
+    It is told by a directory's mtime, and kernfs sets that when it first makes an inode for the directory, which may be
+    when the collector opens it. From such a start the usage of a life would be rated over seconds.
+    """
+    return first_usec * NS_PER_USEC <= _CREDIBLE_CORES * age_at_first_ns
 
 
 class Track:
@@ -65,6 +77,7 @@ class Track:
     def add_peak(self, monotonic_ns: int, usage_usec: int, gap_ns: int) -> None:
         """Rate the span since the last reading, if it is at least ``gap_ns`` long."""
         peaks = self._peaks
+        self.forget_peaks(monotonic_ns)
         if self._base is None:
             self._base = (monotonic_ns, usage_usec)
         elif monotonic_ns - self._base[0] >= gap_ns:
@@ -74,8 +87,11 @@ class Track:
             while peaks and peaks[-1][1] <= rate:
                 peaks.pop()
             peaks.append((monotonic_ns, rate))
-        while peaks and peaks[0][0] <= monotonic_ns - PEAK_SPAN_NS:
-            peaks.popleft()
+
+    def forget_peaks(self, monotonic_ns: int) -> None:
+        """Drop those before the trailing 60 s, whether or not there is a reading now."""
+        while self._peaks and self._peaks[0][0] <= monotonic_ns - PEAK_SPAN_NS:
+            self._peaks.popleft()
 
     @property
     def peak_cores(self) -> float | None:
@@ -92,8 +108,8 @@ class Track:
             return None
         (first_ns, first_usec), (last_ns, last_usec) = samples[0], samples[-1]
         span_ns = last_ns - first_ns
-        # A start later than the first sample is no start: such a cgroup is treated as one of unknown age.
-        if age_ns is None or not span_ns <= age_ns < window_ns:
+        # Not every start is one: see _is_credible. Such a cgroup is treated as one of unknown age.
+        if age_ns is None or age_ns >= window_ns or not _is_credible(age_ns - span_ns, first_usec):
             needed_ns = OLDEST_SPAN_NS
         elif age_ns >= START_SPAN_NS:
             return Rate(last_usec * NS_PER_USEC / age_ns, last_ns - age_ns)
@@ -122,10 +138,11 @@ class History:
         self._tick += 1
         for pod in frame.pods:
             track = self._add(pod.path, pod.ino, pod.reading)
-            if track is not None:
-                usage = pod.reading.cpu_usage_usec
-                assert usage is not None
-                track.add_peak(pod.reading.monotonic_ns, usage, self.gap_ns)
+            usage, at_ns = pod.reading.cpu_usage_usec, pod.reading.monotonic_ns
+            if usage is None:
+                track.forget_peaks(at_ns)
+            else:
+                track.add_peak(at_ns, usage, self.gap_ns)
             for leaf in pod.leaves:
                 self._add(leaf.path, leaf.ino, leaf.reading)
         if len(self._tracks) > sum(1 + len(pod.leaves) for pod in frame.pods):
@@ -133,15 +150,14 @@ class History:
             self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in self._tracks}
             self.sandbox_leaves = frozenset(self._sandboxes.values())
 
-    def _add(self, path: str, ino: int, reading: Reading) -> Track | None:
+    def _add(self, path: str, ino: int, reading: Reading) -> Track:
         identity = (path, ino)
         track = self._tracks.get(identity)
         if track is None:
             track = self._tracks[identity] = Track()
         track.tick = self._tick
-        if reading.cpu_usage_usec is None:
-            return None
-        track.add(reading.monotonic_ns, reading.cpu_usage_usec, self.window_ns)
+        if reading.cpu_usage_usec is not None:
+            track.add(reading.monotonic_ns, reading.cpu_usage_usec, self.window_ns)
         return track
 
     def rate(self, path: str, ino: int, reading: Reading, age_ns: int | None) -> Rate | None:

@@ -10,14 +10,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from collector.cgroup.walk import Walker
-from collector.errors import EndOfRecording, PodtallyError, UsageError
+from collector.errors import EndOfRecording, PodtallyError, SourceError, UsageError
 from collector.history import History
 from collector.metrics.account import Account
-from collector.model import Frame, Instant, Tally
+from collector.model import Frame, Tally
 from collector.pods.naming import Naming
 from collector.seams import AnswerSource
 from collector.tally import tally
@@ -58,6 +57,7 @@ class Collector:
         frame = self._walker.tick()
         if self._adjust is not None:
             frame = self._adjust(frame)
+        self.naming.keep = {pod.uid for pod in frame.pods}
         self.naming.take(*self._answers.take())
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
         self._walker.seldom = self._history.sandbox_leaves
@@ -72,10 +72,14 @@ class Collector:
         return result
 
     def tallies(self) -> Iterator[Tally]:
-        """The tallies of all frames of a recording."""
-        with suppress(EndOfRecording):
-            while True:
+        """The tallies of all frames of a recording. A frame whose root could not be read has none, as on the node."""
+        while True:
+            try:
                 yield self.tick()
+            except EndOfRecording:
+                return
+            except SourceError as error:
+                log.warning("a frame has no tally: %s", error)
 
     def _ask(self, result: Tally) -> None:
         """Ask for names that are missing: at once for a new one, ever more seldom for one that nobody knows."""
@@ -112,8 +116,8 @@ class Pace(Protocol):
     def next_tick(self, stop: threading.Event) -> int:
         """Wait until the next tick is due; how many ticks were missed meanwhile."""
 
-    def shifts(self, instant: Instant) -> tuple[int, int]:
-        """``shift_ns`` and ``start_shift_ns`` of a tally of ``instant``."""
+    def shifts(self, latest_ns: int) -> tuple[int, int]:
+        """``shift_ns`` and ``start_shift_ns`` of a tally whose latest reading is of ``latest_ns``, wall time."""
 
     def interval_seconds(self) -> float:
         """Seconds from tick to tick."""
@@ -137,7 +141,7 @@ class LivePace:
         stop.wait(max(0.0, self._due - now))
         return missed
 
-    def shifts(self, instant: Instant) -> tuple[int, int]:
+    def shifts(self, latest_ns: int) -> tuple[int, int]:
         """None on a live node."""
         return 0, 0
 
@@ -167,9 +171,9 @@ class ReplayPace:
         stop.wait(self._due - now)
         return 0
 
-    def shifts(self, instant: Instant) -> tuple[int, int]:
+    def shifts(self, latest_ns: int) -> tuple[int, int]:
         """From the frame's time to now; start times keep the shift of the first frame."""
-        shift_ns = time.time_ns() - instant.time_ns
+        shift_ns = time.time_ns() - latest_ns
         if self._start_shift_ns is None:
             self._start_shift_ns = shift_ns
         return shift_ns, self._start_shift_ns
@@ -177,6 +181,15 @@ class ReplayPace:
     def interval_seconds(self) -> float:
         """The usual gap, at this speed."""
         return self._interval
+
+
+def _latest_ns(result: Tally) -> int:
+    """Wall time of the latest reading: what a served replay makes now, so that no timestamp is in the future."""
+    readings = [result.node.reading.monotonic_ns]
+    for pod in result.pods:
+        readings.append(pod.reading.monotonic_ns)
+        readings += [one.reading.monotonic_ns for one in pod.containers]
+    return result.instant.wall_ns(max(readings))
 
 
 _LIVE_AT_LEAST_SECONDS = 30.0
@@ -254,7 +267,7 @@ class Loop:
         finally:
             account.tick_seconds += time.monotonic() - begun
             account.tick_cpu_seconds += time.thread_time() - begun_cpu
-        shift_ns, start_shift_ns = self._pace.shifts(result.instant)
+        shift_ns, start_shift_ns = self._pace.shifts(_latest_ns(result))
         self.published = Published(result, shift_ns, start_shift_ns, time.monotonic_ns())
         self.failure = None
         account.ticks["ok"] += 1

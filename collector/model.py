@@ -210,6 +210,22 @@ class NamesState:
         return self.source != "none"
 
 
+_STARTED_AT_STEP_NS = 1_000_000_000
+"""``startedAt`` is cut to whole seconds."""
+
+
+def start_ns(leaf: Leaf, container: Container) -> int | None:
+    """The cgroup's making, as its directory's mtime tells it, or the status' ``startedAt``, whichever is the earlier.
+
+    A cgroup is made before its container runs, so that a later mtime is not of its making: kernfs sets it when it first
+    makes an inode for the directory, and, where there is an extended attribute, as systemd sets, at each new child.
+    """
+    made_ns, told_ns = leaf.started_ns, container.started_ns
+    if made_ns is None or (told_ns is not None and told_ns + _STARTED_AT_STEP_NS <= made_ns):
+        return told_ns
+    return made_ns
+
+
 class ContainerTally(NamedTuple):
     """A running, named container."""
 
@@ -221,8 +237,8 @@ class ContainerTally(NamedTuple):
 
     @property
     def started_ns(self) -> int | None:
-        """Wall time of the start: the cgroup's making, else the status' ``startedAt``."""
-        return self.leaf.started_ns if self.leaf.started_ns is not None else self.container.started_ns
+        """Wall time of the start."""
+        return start_ns(self.leaf, self.container)
 
     @property
     def memory_bytes(self) -> int | None:

@@ -22,6 +22,7 @@ from collector.model import (
     PodTally,
     Reading,
     Tally,
+    start_ns,
 )
 
 INCOMPLETE_REASONS = ("unnamed_pod", "unnamed_container", "unread_container")
@@ -96,8 +97,7 @@ def _pod(
     for name in sorted(named):
         container, leaf = named[name]
         reading = leaf.reading
-        started_ns = leaf.started_ns if leaf.started_ns is not None else container.started_ns
-        rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, started_ns))
+        rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, start_ns(leaf, container)))
         rates.append(rate)
         memory.append(reading.memory_working_set_bytes)
         containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, rate.cores if rate else None))
@@ -109,7 +109,11 @@ def _pod(
     if containers and pod.phase == "Running" and not without_name:
         cpu_cores = _whole_sum([rate.cores if rate else None for rate in rates])
         memory_bytes = _whole_sum(memory)
-    whole = history.rate(cgroup.path, cgroup.ino, cgroup.reading, _age_ns(instant, cgroup.reading, cgroup.started_ns))
+    # Where systemd has set attributes, a pod's directory gets a new mtime with each container: the pod is no younger
+    # than the oldest of them.
+    starts = [cgroup.started_ns, *(leaf.started_ns for leaf in cgroup.leaves), *(one.started_ns for one in containers)]
+    started_ns = min((start for start in starts if start is not None), default=None)
+    whole = history.rate(cgroup.path, cgroup.ino, cgroup.reading, _age_ns(instant, cgroup.reading, started_ns))
     return PodTally(
         pod=pod,
         cgroup=cgroup,

@@ -134,7 +134,26 @@ def test_a_full_disk_is_one_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", ["metrics", f"replay {STATIC} --once", f"record - --from {STATIC}"])
+def test_a_recording_whose_reader_has_gone_is_told_to_be_lost() -> None:
+    """Record - | head -c 1 is no success: what the reader has is not a recording."""
+    command = f"{sys.executable} -m collector record - --from {STATIC} --log-level error | head -c 1 >/dev/null"
+
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "podtally record: the reader of stdout has gone: what it has is not whole\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", ["metrics", f"replay {STATIC} --once"])
 def test_a_reader_that_has_enough_is_no_error(arguments: str) -> None:
     """| head -c 1 ends the program in silence."""
     command = f"{sys.executable} -m collector {arguments} --log-level error | head -c 1 >/dev/null"
@@ -260,7 +279,7 @@ def test_a_node_is_recorded_live(tmp_path: Path) -> None:
     recorded = load(out)
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.splitlines()[-1].endswith(
-        "left out, as they were refused: kubelet/metrics_cadvisor.txt, kubelet/metrics_resource.txt,"
+        "left out, as they were not answered: kubelet/metrics_cadvisor.txt, kubelet/metrics_resource.txt,"
         " kubelet/stats_summary.json"
     )
     assert len(recorded.frames) in (3, 4)
@@ -474,3 +493,13 @@ def test_the_package_runs_from_anywhere(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (0, f"podtally {__version__}\n")
     assert os.listdir(tmp_path) == []
+
+
+def test_top_says_that_a_recording_has_no_names(tmp_path: Path) -> None:
+    """A cp of the cgroups alone is told to lack the pods' list, not to have no pods."""
+    shutil.copytree(FIXTURES / "static-pod" / "frames" / "0000" / "sys", tmp_path / "r" / "sys")
+
+    done = podtally("top", "--once", "--recording", str(tmp_path / "r"))
+
+    assert done.returncode == 2
+    assert "names no pods: it has neither kubelet/pods.json nor apiserver/pods.json" in done.stderr

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from collector.cgroup.walk import Walker
 from collector.doctor import Finding, check_answers, check_descriptors, examine, render, unsupported
 from collector.errors import UnsupportedNode
 from collector.model import Answer, Frame, Instant, NodeReading, Reading
-from collector.sources.recording import RecordedTree
+from collector.sources.recording import RecordedTree, load
+from collector.sources.tee import RecordingWriter, TeeTree
 from tests.support import Answers, live, recording, v2_root
 
 KUBELET = "kubelet/pods.json"
@@ -197,3 +199,17 @@ def test_the_text_has_a_line_for_each_finding_and_its_step() -> None:
     findings = [Finding("ok", "fine", "unseen"), Finding("note", "odd"), Finding("fault", "bad", "do this")]
 
     assert render(findings) == ("ok    fine\nnote  odd\nFAULT bad\n      -> do this\n", 1)
+
+
+def test_a_recording_of_a_recording_is_as_well_as_the_recording(tmp_path: Path) -> None:
+    """Files that are read of pods alone are not missed in the containers of a recording that podtally made."""
+    recorded = recording("systemd-containerd.tar.zst")
+    inner = RecordedTree(recorded)
+    with RecordingWriter(str(tmp_path / "r"), recorded.meta) as writer:
+        tee = TeeTree(inner, writer)
+        Walker(tee, slow_every=1).tick()
+        tee.flush()
+
+    found = list(examine(RecordedTree(load(tmp_path / "r")), [], kubepods=None, descriptor_limit=None))
+
+    assert Finding("ok", "all kernel files that podtally reads are there") in found

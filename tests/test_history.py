@@ -75,6 +75,23 @@ def test_no_rate_without_a_sample_of_this_tick() -> None:
     assert rate(steady(20), 21, 1000) is None
 
 
+def test_a_start_that_cannot_be_one_is_not_believed() -> None:
+    """An mtime of a moment ago on a cgroup with minutes of CPU is not its start: no life is rated over seconds."""
+    one = track((0, 100_000), (10, 110_000))
+
+    assert rate(one, 10, 10.5) == Rate(1.0, 0)
+
+
+def test_the_peak_passes_while_the_counter_cannot_be_read() -> None:
+    """A pod whose cpu.stat gives errors has no peak of more than 60 s ago."""
+    kept = history()
+    for second, usage_usec in ((0, 0), (1, 4_000_000), (100, None)):
+        one = pod()._replace(reading=Reading(second * SECOND, cpu_usage_usec=usage_usec))
+        kept.advance(Frame(Instant(0, 0), NodeReading(Reading(0)), (one,), {}, 0, 1))
+
+    assert kept.peak_cores(one) is None
+
+
 def test_old_samples_are_forgotten() -> None:
     """No more samples are kept than the window needs."""
     assert len(steady(600)._samples) == 16

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from collector.cgroup.carry import Carry
 from collector.cgroup.walk import Walker
 from collector.history import History
 from collector.loop import Collector
-from collector.model import Container, Frame, Instant, Leaf, NamesState, NodeReading, Pod, PodCgroup, Reading, Tally
+from collector.model import (
+    Container,
+    Frame,
+    Instant,
+    Leaf,
+    NamesState,
+    NodeReading,
+    Pod,
+    PodCgroup,
+    Reading,
+    Tally,
+    start_ns,
+)
 from collector.sources.recording import RecordedAnswers, RecordedTree, load
 from collector.tally import tally
 
@@ -279,3 +293,61 @@ def test_counters_of_a_real_node_never_fall_within_an_identity() -> None:
                 last[each.path, each.ino] = usage
 
     assert (falls, len(last)) == (0, 46)
+
+
+@pytest.mark.parametrize(
+    ("made", "told", "start"),
+    [(None, None, None), (5.0, None, 5.0), (None, 4.0, 4.0), (5.2, 5.0, 5.2), (5.2, 7.0, 5.2), (9.0, 5.0, 5.0)],
+)
+def test_a_container_starts_at_the_earlier_of_mtime_and_started_at(
+    made: float | None, told: float | None, start: float | None
+) -> None:
+    """StartedAt is cut to whole seconds; an mtime later than that is of something that came after the start."""
+
+    def ns(second: float | None) -> int | None:
+        return None if second is None else round(second * SECOND)
+
+    one = dataclasses.replace(container("a"), started_ns=ns(told))
+
+    assert start_ns(leaf("a", 1, reading(0))._replace(started_ns=ns(made)), one) == ns(start)
+
+
+def test_a_late_mtime_of_a_pod_does_not_inflate_its_rate() -> None:
+    """A pod's directory that got a new mtime with a new container is as old as its oldest leaf."""
+    node, known = Node(), [pod(container("a"))]
+    for second in range(100, 111):
+        result = node.tally(
+            second,
+            known,
+            cgroup(
+                reading(second, 1000 * second),
+                leaf("pause", 2, reading(second))._replace(started_ns=0),
+                leaf("a", 3, reading(second, 1000 * second))._replace(started_ns=0),
+            )._replace(started_ns=99 * SECOND),
+        )
+
+    assert result.pods[0].cgroup_cpu_cores == pytest.approx(1.0)
+    assert result.pods[0].overhead_cpu_cores == pytest.approx(0.0)
+
+
+def test_no_rate_of_a_looped_replay_is_above_those_of_its_first_pass() -> None:
+    """Counters go on over the seam, so that a start must not move with the pass."""
+    recorded = load(FIXTURES / "restart")
+    tree = RecordedTree(recorded, loop=True)
+    looped = Collector(
+        walker=Walker(tree, slow_every=1),
+        answers=RecordedAnswers(tree),
+        history=History(window_ns=15 * SECOND, interval_ns=recorded.interval_ns),
+        node_name="n",
+        adjust=Carry(lambda: tree.passes).adjust,
+    )
+    rates = [
+        one.cpu_cores
+        for _ in range(12)
+        for pod_tally in looped.tick().pods
+        for one in pod_tally.containers
+        if one.cpu_cores is not None
+    ]
+
+    assert rates
+    assert max(rates) <= 0.1

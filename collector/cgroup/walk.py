@@ -140,6 +140,7 @@ class Walker:
         self._tops: dict[str, _Node] = {}
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
+        self._told_none = False
         self._files_read = 0
         self._cgroups = 0
         self._ticks = -1
@@ -219,7 +220,8 @@ class Walker:
             search = changed or self._ticks % _SEARCH_EVERY == 0
         if not search:
             return
-        for path in [self._given] if self._given is not None else find_kubepods(self._tree):
+        found = [self._given] if self._given is not None else find_kubepods(self._tree)
+        for path in found:
             if path not in self._tops:
                 try:
                     self._tops[path] = _Node(path, "", self._tree.open(path))
@@ -227,6 +229,10 @@ class Walker:
                     # One that is gone again, or not there yet, is normal.
                     if not isinstance(error, Gone):
                         self._count(error)
+        if not self._tops and not self._told_none:
+            self._told_none = True
+            what = f"no cgroup {self._given}" if self._given is not None else "no kubepods cgroup"
+            log.warning("there is %s on this node (yet): podtally doctor tells more", what)
 
     # --- pods and their leaves --------------------------------------------------------------------------------------
 
@@ -403,8 +409,10 @@ def find_kubepods(tree: Tree) -> list[str]:
                 return []
             try:
                 directory = tree.open(parent or ".")
-                names = directory.subdirectories() or []
-                directory.close()
+                try:
+                    names = directory.subdirectories() or []
+                finally:
+                    directory.close()
             except SourceError:
                 # Vanished or closed to us: there is no kubepods to be had in it.
                 continue

@@ -10,7 +10,7 @@ node's pods does; when neither answers, the last known names stay.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from collector.errors import AnswerError
@@ -34,6 +34,9 @@ class Naming:
         self._state = {KUBELET: "unknown", APISERVER: "unknown"}
         self._source: Literal["kubelet", "apiserver", "memory", "none"] = "none"
         self._from: str | None = None
+        self.keep: Collection[str] = ()
+        """Uids that still have a cgroup: a list without them does not take their names away, as that of a kubelet that
+        has just started, or of one that has let go of a pod before its cgroup is gone."""
         self.refused_items = 0
         """Items of answers that are no pods, in all."""
         self.answers: dict[tuple[str, str], int] = {}
@@ -60,7 +63,9 @@ class Naming:
                 state = str(error)
             else:
                 self.refused_items += listed.refused
-                self._pods[answer.name] = listed.pods
+                known = self.pods
+                kept = {uid: known[uid] for uid in self.keep if uid in known and uid not in listed.pods}
+                self._pods[answer.name] = kept | listed.pods
                 self._taken_ns[answer.name] = answer.time_ns
         self._change(answer.name, state)
 
@@ -69,7 +74,7 @@ class Naming:
         self._state[name] = state
         if state != before:
             if state == "ok":
-                log.info("%s names the pods", _PEERS[name])
+                log.info("%s answers with the pods", _PEERS[name])
             else:
                 log.warning("%s does not name the pods: %s", _PEERS[name], state)
 

@@ -54,11 +54,13 @@ def render(published: Published | None, failure: str | None) -> str:
         parts.append(f"<h1>podtally</h1><p class=warn>No tally yet{': ' + escape(failure) if failure else ''}.</p>")
     else:
         tally = published.tally
+        running = len(table.usages(tally, containers=False))
         at = time_text(tally.instant.time_ns + published.shift_ns)
         parts.append(f"<h1>{escape(tally.node_name)}</h1>")
         parts.append(
-            f"<p class=dim>{len(tally.pods)} pods at {at}, CPU over {tally.window_seconds:g} s, "
-            f"as <code>kubectl top pods</code> prints them. podtally {__version__}.</p>"
+            f"<p class=dim>{running} of {len(tally.pods)} pods with running containers at {at}, "
+            f"CPU over {tally.window_seconds:g} s, as <code>kubectl top pods</code> prints them. "
+            f"podtally {__version__}.</p>"
         )
         if failure:
             parts.append(f"<p class=warn>The last tick failed, this is the tally before it: {escape(failure)}</p>")

@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _TIMEOUT_SECONDS = 10.0
-_BODY_LIMIT_BYTES = 64 << 20
-"""A list of 500 pods is 5 MiB; what is larger than this is no list of one node's pods."""
+_BODY_LIMIT_BYTES = 16 << 20
+"""A list of 500 pods is 5 MiB; parsing one of this size takes 150 MiB, more than which the pod has not."""
 
 _SHORTEST_GAP_SECONDS = 1.0
 """Between two questions, however many names are missing."""
@@ -55,6 +55,10 @@ _UNKNOWN_SIGNER_CODES = (18, 19, 20, 21)
 """OpenSSL's ``X509_V_ERR_*`` of a certificate that is self-signed or signed by somebody unknown."""
 
 
+Tls = Callable[[], ssl.SSLContext | None]
+"""Gives the client context of now; ``None`` for plain HTTP."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """A peer that answers, and how to reach it."""
@@ -63,7 +67,7 @@ class Endpoint:
     """``the kubelet`` or ``the API server``."""
     url: str
     token_file: str | None
-    tls: ssl.SSLContext | None
+    tls: Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +99,29 @@ def tls_context(url: str, ca_file: str | None, *, insecure: bool) -> ssl.SSLCont
     # Python 3.13 refuses a CA without keyUsage by default, which Go and so every other client of the cluster takes.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def client_tls(url: str, ca_file: str | None, *, insecure: bool) -> Tls:
+    """:func:`tls_context`, made anew when ``ca_file`` has changed: a cluster's CA rotates too, if seldom.
+
+    A file that cannot be read just then leaves the last context. Raises :class:`UsageError` if it cannot be at first.
+    """
+    made = tls_context(url, ca_file, insecure=insecure)
+    if made is None or insecure or ca_file is None:
+        return lambda: made
+    read_ns = os.stat(ca_file).st_mtime_ns
+
+    def current() -> ssl.SSLContext | None:
+        nonlocal made, read_ns
+        try:
+            changed_ns = os.stat(ca_file).st_mtime_ns
+            if changed_ns != read_ns:
+                made, read_ns = tls_context(url, ca_file, insecure=False), changed_ns
+        except (OSError, UsageError) as error:
+            log.warning("the last CA certificates stay: %s", error)
+        return made
+
+    return current
 
 
 def base_url(flag: str, value: str) -> str:
@@ -156,7 +183,7 @@ async def fetch(
         async with session.get(
             endpoint.url + question.path,
             headers=headers,
-            ssl=endpoint.tls or True,
+            ssl=endpoint.tls() or True,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
         ) as response:
@@ -174,7 +201,7 @@ async def fetch(
     except asyncio.TimeoutError:
         reason = f"{endpoint.url} did not answer within {timeout_seconds:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        reason = f"{endpoint.url}: {error}" if str(error) else f"{endpoint.url}: {type(error).__name__}"
+        reason = f"{endpoint.url}: {' '.join(str(error).split()) or type(error).__name__}"
     return Answer(question.answer, time_ns, None, reason, None)
 
 
@@ -207,6 +234,11 @@ def _reason(reason: str | None, body: bytes | None) -> str:
         message = None
     first = (message if isinstance(message, str) else text).splitlines()[:1]
     return (first[0][:300] if first and first[0] else reason) or "refused"
+
+
+def _may_be_list(body: bytes | None) -> bool:
+    """False for what is surely no list of pods, as a log-in page or a Status: then the next one is asked."""
+    return body is not None and body.lstrip()[:1] == b"{" and b'"items"' in body
 
 
 class LiveAnswers:
@@ -297,7 +329,7 @@ class LiveAnswers:
         answers: list[Answer] = []
         if self._kubelet is not None:
             answers.append(await self._fetch(session, self._kubelet))
-        if self._apiserver is not None and not any(answer.body is not None for answer in answers):
+        if self._apiserver is not None and not any(_may_be_list(answer.body) for answer in answers):
             answers.append(await self._fetch(session, self._apiserver))
         self._put(*answers)
 

@@ -28,6 +28,11 @@ _RACY_NS: Final = 50_000_000
 timestamps ticks every 1 to 10 ms): it is listed again. kernfs keeps no such mtime, there nlink and ENODEV tell."""
 
 
+_LOOK_AGAIN_NS: Final = 60_000_000_000
+"""A file that is not there appears when its controller, or PSI for this cgroup, is switched on: seldom, and then soon
+enough."""
+
+
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard one; the limit in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -50,7 +55,8 @@ class LiveDirectory:
         self._tree = tree
         self._path = path
         self._files: dict[str, int] = {}
-        self._absent: set[str] = set()
+        self._absent: dict[str, int] = {}
+        """Files that are not there, and when to look again."""
         self._seldom = 0
         self._signature: tuple[int, int] | None = None
         try:
@@ -114,30 +120,33 @@ class LiveDirectory:
         return results
 
     def _open_and_read(self, name: str, *, often: bool) -> bytes | SourceError:
-        if name in self._absent:
-            # A kernel without the file does not grow it while the cgroup lives.
+        if time.monotonic_ns() < self._absent.get(name, 0):
             return classify(errno.ENOENT, f"{self._path}/{name}", "file")
         try:
             fd = self._open(name)
         except OSError as error:
             return self._failed(error, name, "file")
-        hold = self._tree.may_hold(often=often)
         try:
             data = os.pread(fd, _CHUNK, 0)
-            return data if len(data) < _CHUNK else data + _rest(fd, _CHUNK)
+            if len(data) == _CHUNK:
+                data += _rest(fd, _CHUNK)
         except OSError as error:
-            hold = False
+            os.close(fd)
             return self._failed(error, name, "read")
-        finally:
-            if hold:
-                self._files[name] = fd
-                self._tree.held += 1
-                if not often:
-                    self._seldom += 1
-                    self._tree.held_seldom += 1
-            else:
-                self._tree.opened_for_one_read += 1
-                os.close(fd)
+        self._keep_or_close(fd, name, often=often)
+        return data
+
+    def _keep_or_close(self, fd: int, name: str, *, often: bool) -> None:
+        tree = self._tree
+        if not tree.may_hold(often=often):
+            tree.opened_for_one_read += 1
+            os.close(fd)
+            return
+        self._files[name] = fd
+        tree.held += 1
+        if not often:
+            self._seldom += 1
+            tree.held_seldom += 1
 
     def _open(self, name: str) -> int:
         flags = os.O_RDONLY | os.O_CLOEXEC
@@ -163,7 +172,7 @@ class LiveDirectory:
                 raise classify(gone.errno or 0, self._path, "directory") from gone
             if not there:
                 raise Gone(self._path, errno.ENOENT)
-            self._absent.add(name)
+            self._absent[name] = time.monotonic_ns() + _LOOK_AGAIN_NS
         elif number in (errno.EMFILE, errno.ENFILE):
             self._tree.out_of_descriptors()
         result = classify(number, f"{self._path}/{name}", operation)
@@ -209,7 +218,7 @@ class LiveTree:
         self.held_seldom = 0
         """Those among them that are not read every tick."""
         self.opened_for_one_read = 0
-        """Reads that had to open their file because the limit of descriptors was reached, or that failed."""
+        """Reads that had to open their file because no more descriptors may be held."""
         limit = raise_descriptor_limit() if descriptor_limit is None else descriptor_limit
         self.descriptor_limit = limit - _RESERVE if descriptor_limit is None else limit
         try:

@@ -28,6 +28,9 @@ from collector.sources.recording import CGROUP_ROOT, Meta
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
+_OTHER_ARCHIVES = (".tgz", ".tzst", ".zip", ".gz", ".zst", ".bz2", ".xz", ".7z")
+
+
 class RecordingWriter:
     """Writes a recording as a directory or an archive, frame by frame. A context manager."""
 
@@ -50,6 +53,8 @@ class RecordingWriter:
                 file = open(out, "wb")
                 self._closing.append(file)
                 self._open_archive(out, file)
+            elif out.endswith(_OTHER_ARCHIVES):
+                raise RecordingError(f"{out} is of a form that is not written: end it in .tar, .tar.gz or .tar.zst")
             else:
                 self._root.mkdir(parents=True)
             self._put("recording.json", meta.to_json().encode())

@@ -63,7 +63,9 @@ def test_each_row_has_a_sample_here() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_grammar_of_a_row_gives_all_its_keys(row: KernelFile) -> None:
     """The keys that a row wants are the ones that its grammar makes of the kernel's file."""
-    assert {key.key.encode() for key in row.keys} - row.parse(SAMPLES[row.name]).keys() == set()
+    lacking = {key.key.encode() for key in row.keys} - row.parse(SAMPLES[row.name]).keys()
+
+    assert lacking == set(), f"add the key to SAMPLES[{row.name!r}]"
 
 
 def test_the_root_files_are_files_of_rows() -> None:

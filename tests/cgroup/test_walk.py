@@ -632,3 +632,33 @@ def test_closing_twice_is_harmless(root: Path) -> None:
     used.tick()
     used.close()
     used.close()
+
+
+def test_sandboxes_are_read_with_the_slow_files() -> None:
+    """A leaf that is told to be read seldom keeps its reading from turn to turn, and is there all the same."""
+    tree = small()
+    walker = Walker(tree, slow_every=4)
+    first = walker.tick()
+    (seldom,) = [leaf for leaf in first.pods[0].leaves if leaf.container_id.startswith("a")]
+    walker.seldom = {(seldom.path, seldom.ino)}
+    files, stamps = [], set()
+    for _ in range(8):
+        frame = walker.tick()
+        (same,) = [leaf for leaf in frame.pods[0].leaves if leaf.container_id.startswith("a")]
+        files.append(frame.files_read)
+        stamps.add(same.reading.monotonic_ns)
+
+    assert len(stamps) == 3
+    assert len(frame.pods[0].leaves) == len(first.pods[0].leaves)
+
+
+@pytest.mark.parametrize(("given", "what"), [(None, "no kubepods cgroup"), ("mistyped", "no cgroup mistyped")])
+def test_a_node_without_pods_cgroups_is_told_once(
+    given: str | None, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mistyped --kubepods does not pass for a node without pods."""
+    walker = Walker(MemoryTree({".": Cgroup(1, {"cpu.stat": b"usage_usec 5\n"})}), kubepods=given)
+    walker.tick()
+    walker.tick()
+
+    assert caplog.messages == [f"there is {what} on this node (yet): podtally doctor tells more"]

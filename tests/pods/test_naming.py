@@ -74,13 +74,13 @@ def test_the_names_follow_who_answers(caplog: pytest.LogCaptureFixture) -> None:
         ("kubelet", ["d"], 7),
     ]
     assert caplog.messages == [
-        "the kubelet names the pods",
+        "the kubelet answers with the pods",
         "the kubelet does not name the pods: HTTP 403: Forbidden",
-        "the API server names the pods",
+        "the API server answers with the pods",
         "names are taken from the API server until the kubelet answers",
         "the API server does not name the pods: Connection refused",
         "neither the kubelet nor the API server names the pods: the last known names are used",
-        "the kubelet names the pods",
+        "the kubelet answers with the pods",
     ]
 
 
@@ -175,3 +175,16 @@ def test_an_answer_to_compare_with_is_ignored() -> None:
     naming.take(Answer("kubelet/stats_summary.json", 1, 500, "no", None))
 
     assert (naming.state.kubelet, naming.answers) == ("unknown", {})
+
+
+def test_a_pod_keeps_its_name_as_long_as_its_cgroup() -> None:
+    """A kubelet that has just started lists few pods or none: what still has a cgroup keeps its name, the rest goes."""
+    naming = Naming()
+    naming.take(ok(KUBELET, 1, "a", "b", "c"))
+    naming.keep = {"a", "b"}
+    naming.take(ok(KUBELET, 2, "b"))
+    first = set(naming.pods)
+    naming.keep = {"b"}
+    naming.take(ok(KUBELET, 3, "b"))
+
+    assert (first, set(naming.pods)) == ({"a", "b"}, {"b"})

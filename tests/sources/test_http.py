@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,11 +12,21 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
 from aiohttp import web
 
 from collector.errors import UsageError
 from collector.model import Answer
-from collector.sources.http import Endpoint, LiveAnswers, Question, base_url, fetch, node_pods_path, tls_context
+from collector.sources.http import (
+    Endpoint,
+    LiveAnswers,
+    Question,
+    base_url,
+    client_tls,
+    fetch,
+    node_pods_path,
+    tls_context,
+)
 from tests.helpers import (
     EMPTY_LIST,
     Certificate,
@@ -36,13 +47,13 @@ FORBIDDEN = "Forbidden (user=system:serviceaccount:podtally:podtally, verb=get, 
 
 def kubelet(url: str, tls: ssl.SSLContext | None | None = None, token_file: str | None = None) -> Question:
     """The question for the kubelet's pods."""
-    endpoint = Endpoint(name="the kubelet", url=url, token_file=token_file, tls=tls)
+    endpoint = Endpoint(name="the kubelet", url=url, token_file=token_file, tls=lambda: tls)
     return Question(answer=KUBELET, endpoint=endpoint, path="/pods")
 
 
 def apiserver(url: str) -> Question:
     """The question for the API server's pods of the node."""
-    endpoint = Endpoint(name="the API server", url=url, token_file=None, tls=None)
+    endpoint = Endpoint(name="the API server", url=url, token_file=None, tls=lambda: None)
     return Question(answer=APISERVER, endpoint=endpoint, path=node_pods_path("node-1"))
 
 
@@ -133,7 +144,7 @@ def test_an_unverified_api_server_names_its_address(tmp_path: Path) -> None:
                 name="the API server",
                 url=url,
                 token_file=None,
-                tls=tls_context("https:", trusted.ca_file, insecure=False),
+                tls=client_tls("https:", trusted.ca_file, insecure=False),
             )
             return url, await ask(Question(answer=APISERVER, endpoint=endpoint, path="/"))
 
@@ -290,10 +301,10 @@ async def _oversize(request: web.Request) -> web.StreamResponse:
 
 
 def test_a_body_that_is_too_large_is_no_answer() -> None:
-    """More than 64 MiB is no list of one node's pods, and is not kept in memory."""
+    """More than 16 MiB is no list of one node's pods, and is not kept in memory."""
     _, answer = asyncio.run(ask_served(_oversize))
 
-    assert answer == Answer(KUBELET, 0, 200, "the answer is larger than 64 MiB", None)
+    assert answer == Answer(KUBELET, 0, 200, "the answer is larger than 16 MiB", None)
 
 
 @pytest.mark.parametrize(
@@ -446,7 +457,7 @@ def test_a_kubelet_without_a_list_makes_the_api_server_be_asked() -> None:
             return [answer._replace(time_ns=0) for answer in answers.take()]
 
     assert asyncio.run(run()) == [
-        Answer(KUBELET, 0, 200, "the answer is larger than 64 MiB", None),
+        Answer(KUBELET, 0, 200, "the answer is larger than 16 MiB", None),
         Answer(APISERVER, 0, 200, None, EMPTY_LIST),
     ]
 
@@ -519,3 +530,21 @@ def test_an_extra_that_is_refused_is_named_once(caplog: pytest.LogCaptureFixture
 
     assert refused == ("kubelet/stats_summary.json",)
     assert caplog.messages == ["kubelet/stats_summary.json is left out: HTTP 403: Forbidden"]
+
+
+def test_certificates_are_read_anew_when_their_file_changes(tmp_path: Path) -> None:
+    """A CA that rotates is followed without a restart; a file that is gone for a moment leaves the last one."""
+    first, second = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.crt"
+    first.cert_pem.write_to_path(str(file))
+    current = client_tls("https:", str(file), insecure=False)
+    before, same = current(), current()
+    second.cert_pem.write_to_path(str(file))
+    os.utime(file, ns=(1, 1))
+    after = current()
+    file.unlink()
+
+    assert before is same
+    assert before is not after
+    assert current() is after
+    assert client_tls("http:", str(file), insecure=False)() is None

@@ -320,3 +320,17 @@ def test_running_out_of_descriptors_ends_no_tick_and_passes(crowded: Path) -> No
 def test_errors_of_opening_are_told_apart() -> None:
     """What a directory's errno means is what classify says: no right is Denied, no descriptor Exhausted."""
     assert [type(classify(number, "p", "directory")) for number in (errno.EACCES, errno.EMFILE)] == [Denied, Exhausted]
+
+
+def test_a_file_that_appears_later_is_found(root: Path) -> None:
+    """A controller that is switched on later gives its files: what was absent is looked for again after a while."""
+    tree = live(root)
+    directory = tree.open(POD_PATH)
+    with pytest.raises(Absent):
+        directory.read("memory.zswap.current")
+    (root / POD_PATH / "memory.zswap.current").write_text("7\n")
+    with pytest.raises(Absent):
+        directory.read("memory.zswap.current")
+    directory._absent["memory.zswap.current"] = 0
+
+    assert directory.read("memory.zswap.current") == b"7\n"

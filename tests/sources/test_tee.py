@@ -376,6 +376,13 @@ def test_an_existing_archive_is_not_written_over(name: str, tmp_path: Path) -> N
     assert (tmp_path / name).read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("name", ["r.zip", "r.tgz", "r.zst"])
+def test_another_form_of_archive_is_refused(name: str, tmp_path: Path) -> None:
+    """What looks like an archive is not made a directory."""
+    with pytest.raises(RecordingError, match=r"end it in \.tar, \.tar\.gz or \.tar\.zst$"):
+        RecordingWriter(str(tmp_path / name), META)
+
+
 @pytest.mark.parametrize("name", ["nowhere/r.tar", "nowhere/r.tar.zst", "file/r"])
 def test_a_place_that_cannot_be_written_is_told(name: str, tmp_path: Path) -> None:
     """The sentence has the place and the system's reason."""
