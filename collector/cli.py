@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
-import gc
 import logging
 import os
 import signal
@@ -28,7 +27,7 @@ from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import PodtallyError, UnsupportedNode, UsageError
 from collector.flags import build_parser, help_width, resolve
 from collector.history import History
-from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace
+from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, spare_collections
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
@@ -257,10 +256,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         slow_every=arguments.slow_every,
         kubepods=arguments.kubepods,
     )
-    # A tick makes thousands of tuples that are in no cycle and die with the next tick's: at Python's own threshold they
-    # would set off a dozen collections a tick that find nothing.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    spare_collections()
     account = collector.account
     account.descriptors_held = lambda: tree.held
     account.descriptors_limit = lambda: tree.descriptor_limit
