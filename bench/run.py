@@ -49,6 +49,7 @@ from collector.sources.live import LiveTree
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = 40
 SCRAPES = 20
+TURNS = 5
 SLOW_EVERY = 5
 PROGRAM_SECONDS = 15
 DEPLOYED = {"MALLOC_MMAP_THRESHOLD_": "65536", "SSL_CERT_FILE": os.devnull}
@@ -95,6 +96,18 @@ def our_read(root: Path, paths: list[str], rounds: int) -> float:
     for directory, _names in reads:
         directory.close()
     return spent / (rounds * len(paths))
+
+
+def compare_reads(root: Path, paths: list[str], rounds: int, program: Path | None) -> dict[str, float | None]:
+    """The three ways of reading, by turns and the best of each: a noisy machine is noisy for all of them."""
+    ours = [our_read(root, paths, rounds)]
+    plain = [c_read(program, paths, rounds)] if program is not None else []
+    for _ in range(TURNS - 1):
+        ours.append(our_read(root, paths, rounds))
+        if program is not None:
+            plain.append(c_read(program, paths, rounds))
+    naive = naive_read(paths, max(1, rounds // 10))["cpu_ns_per_file"]
+    return {"read_ns": min(ours), "c_ns": min(plain, default=None), "naive_ns": naive}
 
 
 # --- one size -------------------------------------------------------------------------------------------------------
@@ -163,7 +176,7 @@ def measure(pods: int, program: Path | None) -> dict[str, Any]:
         held = live.held
         collector.close()
         paths = tick_files(tree.cgroup_root)
-        rounds = max(5, 200_000 // len(paths))
+        rounds = max(5, 60_000 // len(paths))
         return {
             "pods": pods,
             "cgroups": collector.account.cgroups,
@@ -176,9 +189,7 @@ def measure(pods: int, program: Path | None) -> dict[str, Any]:
             "generate_latest_ms": generate_latest_ms(published.tally),
             "held": held,
             "descriptor_limit": live.descriptor_limit,
-            "read_ns": our_read(tree.cgroup_root, paths, rounds),
-            "c_ns": c_read(program, paths, rounds) if program is not None else None,
-            "naive_ns": naive_read(paths, max(1, rounds // 10))["cpu_ns_per_file"],
+            **compare_reads(tree.cgroup_root, paths, rounds, program),
         }
 
 
@@ -321,7 +332,7 @@ def real_cgroups(count: int) -> Iterator[list[str]]:
             path.rmdir()
 
 
-def measure_real(program: Path | None) -> dict[str, float] | None:
+def measure_real(program: Path | None) -> dict[str, Any] | None:
     """Reading real kernfs files, the three ways; ``None`` where that cannot be done."""
     if program is None:
         return None
@@ -329,12 +340,7 @@ def measure_real(program: Path | None) -> dict[str, float] | None:
         if not paths:
             return None
         root = Path(paths[0]).parent.parent
-        return {
-            "files": len(paths),
-            "c_ns": c_read(program, paths, 100),
-            "read_ns": our_read(root, paths, 100),
-            "naive_ns": naive_read(paths, 10)["cpu_ns_per_file"],
-        }
+        return {"files": len(paths), **compare_reads(root, paths, 60, program)}
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -347,7 +353,7 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
-def page(rows: list[dict[str, Any]], real: dict[str, float] | None) -> str:
+def page(rows: list[dict[str, Any]], real: dict[str, Any] | None) -> str:
     """``docs/bench.md``."""
     lines = [
         "# What it costs",
@@ -419,7 +425,7 @@ def page(rows: list[dict[str, Any]], real: dict[str, float] | None) -> str:
     return "\n".join(lines)
 
 
-def aims(rows: list[dict[str, Any]], real: dict[str, float] | None) -> list[str]:
+def aims(rows: list[dict[str, Any]], real: dict[str, Any] | None) -> list[str]:
     """What was aimed at for a node with 110 pods, and what this run gave: a miss is told."""
     row = next((row for row in rows if row["pods"] == 110), None)
     if row is None:
@@ -443,7 +449,8 @@ def aims(rows: list[dict[str, Any]], real: dict[str, float] | None) -> list[str]
     largest = rows[-1]
     growth = (largest["tick_cpu_ms"] / largest["pods"]) / (row["tick_cpu_ms"] / row["pods"])
     told = f"a pod costs {growth:.2f} x as much at {largest['pods']} pods"
-    found.append(("linear in pods", told, growth <= 1.25))
+    if largest is not row:
+        found.append(("linear in pods", told, growth <= 1.25))
     lines = ["## Against the aims, at 110 pods", "", "| aim | this run | |", "|---|---|---|"]
     lines += [f"| {aim} | {value} | {'met' if met else '**missed**'} |" for aim, value, met in found]
     return [*lines, ""]
