@@ -13,18 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from collector.cgroup.walk import Walker
+from collector.flags import POSITIONALS, SUMMARIES, flags_of
+from collector.history import History
+from collector.loop import Collector
+from collector.metrics import docs
+from collector.model import Tally
+from collector.parity.resource import AGREE, NOT_COMPARABLE, Report, compare, count, excuse
+from collector.sources.recording import RecordedAnswers, RecordedTree, load
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from collector.cgroup.walk import Walker  # noqa: E402
-from collector.flags import POSITIONALS, SUMMARIES, flags_of  # noqa: E402  # the path above makes it importable
-from collector.history import History  # noqa: E402
-from collector.loop import Collector  # noqa: E402
-from collector.metrics import docs  # noqa: E402
-from collector.model import Tally  # noqa: E402
-from collector.parity.resource import AGREE, NOT_COMPARABLE, Report, compare, count, excuse  # noqa: E402
-from collector.sources.recording import RecordedAnswers, RecordedTree, load  # noqa: E402
-
 FIXTURES = ROOT / "tests" / "fixtures" / "cgroupfs"
 RECORDINGS = ("systemd-containerd", "cgroupfs-containerd", "parity-1hz")
 

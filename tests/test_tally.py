@@ -26,6 +26,7 @@ from collector.model import (
 )
 from collector.sources.recording import RecordedAnswers, RecordedTree, load
 from collector.tally import tally
+from tests.replays import replayed
 
 SECOND = 1_000_000_000
 FIXTURES = Path(__file__).parent / "fixtures" / "cgroupfs"
@@ -258,14 +259,7 @@ def test_a_restarted_container_starts_with_no_rate() -> None:
 
 def test_pods_are_in_order_of_their_names() -> None:
     """By namespace, then by name, whatever the order of the walk."""
-    recording = load(FIXTURES / "systemd-containerd.tar.zst")
-    tree = RecordedTree(recording)
-    collector = Collector(
-        walker=Walker(tree, slow_every=1),
-        answers=RecordedAnswers(tree),
-        history=History(window_ns=15 * SECOND, interval_ns=recording.interval_ns),
-        node_name="node1",
-    )
+    collector = replayed("systemd-containerd.tar.zst")
     names = [[(one.pod.namespace, one.pod.name) for one in result.pods] for result in collector.tallies()]
 
     assert all(of == sorted(set(of)) for of in names)
@@ -274,14 +268,7 @@ def test_pods_are_in_order_of_their_names() -> None:
 
 def test_counters_of_a_real_node_never_fall_within_an_identity() -> None:
     """Over a minute and a half of a real node, with pods that come and go, no counter of one identity steps back."""
-    recording = load(FIXTURES / "parity-1hz.tar.zst")
-    tree = RecordedTree(recording)
-    collector = Collector(
-        walker=Walker(tree, slow_every=1),
-        answers=RecordedAnswers(tree),
-        history=History(window_ns=15 * SECOND, interval_ns=recording.interval_ns),
-        node_name="node1",
-    )
+    collector = replayed("parity-1hz.tar.zst")
     last: dict[tuple[str, int], int] = {}
     falls = 0
     for result in collector.tallies():
