@@ -97,6 +97,11 @@ class Flag:
         """The environment variable."""
         return "PODTALLY_" + self.name.upper().replace("-", "_")
 
+    @property
+    def destination(self) -> str:
+        """The attribute of the arguments. ``recording`` is the positional of ``replay``, so the flag has another."""
+        return "source" if self.name == "recording" else self.name.replace("-", "_")
+
     def default_of(self, command: str) -> str | None:
         """The default, as it would be written."""
         return self.defaults.get(command, self.default)
@@ -408,7 +413,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, command: str) -> None:
     text = flag.help.replace("%", "%%")
     if default and flag.kind != "switch":
         text += f" (default {default.replace('%', '%%')})"
-    dest = "source" if flag.name == "recording" else flag.name.replace("-", "_")
+    dest = flag.destination
     if flag.kind == "switch":
         parser.add_argument(*names, dest=dest, action="store_true", default=None, help=text)
     else:
@@ -420,7 +425,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, command: str) -> None:
 def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> argparse.Namespace:
     """Fill in from the environment, then from the defaults. Raises :class:`UsageError` for a bad variable."""
     for flag in flags_of(arguments.command):
-        dest = "source" if flag.name == "recording" else flag.name.replace("-", "_")
+        dest = flag.destination
         if getattr(arguments, dest) is not None:
             continue
         text, where = environment.get(flag.variable), f"the environment variable {flag.variable}"

@@ -127,8 +127,8 @@ class Pace(Protocol):
     def next_tick(self, stop: threading.Event) -> int:
         """Wait until the next tick is due; how many ticks were missed meanwhile."""
 
-    def shifts(self, latest_ns: int) -> tuple[int, int]:
-        """``shift_ns`` and ``start_shift_ns`` of a tally whose latest reading is of ``latest_ns``, wall time."""
+    def shifts(self, latest_ns: Callable[[], int]) -> tuple[int, int]:
+        """``shift_ns`` and ``start_shift_ns`` of a tally; ``latest_ns`` looks for its latest reading's wall time."""
 
     def interval_seconds(self) -> float:
         """Seconds from tick to tick."""
@@ -152,7 +152,7 @@ class LivePace:
         stop.wait(max(0.0, self._due - now))
         return missed
 
-    def shifts(self, latest_ns: int) -> tuple[int, int]:
+    def shifts(self, latest_ns: Callable[[], int]) -> tuple[int, int]:
         """None on a live node."""
         return 0, 0
 
@@ -182,9 +182,9 @@ class ReplayPace:
         stop.wait(self._due - now)
         return 0
 
-    def shifts(self, latest_ns: int) -> tuple[int, int]:
+    def shifts(self, latest_ns: Callable[[], int]) -> tuple[int, int]:
         """From the frame's time to now; start times keep the shift of the first frame."""
-        shift_ns = time.time_ns() - latest_ns
+        shift_ns = time.time_ns() - latest_ns()
         if self._start_shift_ns is None:
             self._start_shift_ns = shift_ns
         return shift_ns, self._start_shift_ns
@@ -278,7 +278,7 @@ class Loop:
         finally:
             account.tick_seconds += time.monotonic() - begun
             account.tick_cpu_seconds += time.thread_time() - begun_cpu
-        shift_ns, start_shift_ns = self._pace.shifts(_latest_ns(result))
+        shift_ns, start_shift_ns = self._pace.shifts(lambda: _latest_ns(result))
         self.published = Published(result, shift_ns, start_shift_ns, time.monotonic_ns())
         self.failure = None
         account.ticks["ok"] += 1

@@ -94,10 +94,14 @@ def _pod(
     containers: list[ContainerTally] = []
     rates: list[Rate | None] = []
     memory: list[int | None] = []
+    # Where systemd has set attributes, a pod's directory gets a new mtime with each container: the pod is no younger
+    # than the oldest of its leaves.
+    starts = [cgroup.started_ns, *(leaf.started_ns for leaf in cgroup.leaves)]
     for name in sorted(named):
         container, leaf = named[name]
         reading = leaf.reading
-        rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, start_ns(leaf, container)))
+        starts.append(start_ns(leaf, container))
+        rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, starts[-1]))
         rates.append(rate)
         memory.append(reading.memory_working_set_bytes)
         containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, rate.cores if rate else None))
@@ -109,9 +113,6 @@ def _pod(
     if containers and pod.phase == "Running" and not without_name:
         cpu_cores = _whole_sum([rate.cores if rate else None for rate in rates])
         memory_bytes = _whole_sum(memory)
-    # Where systemd has set attributes, a pod's directory gets a new mtime with each container: the pod is no younger
-    # than the oldest of them.
-    starts = [cgroup.started_ns, *(leaf.started_ns for leaf in cgroup.leaves), *(one.started_ns for one in containers)]
     started_ns = min((start for start in starts if start is not None), default=None)
     whole = history.rate(cgroup.path, cgroup.ino, cgroup.reading, _age_ns(instant, cgroup.reading, started_ns))
     return PodTally(

@@ -134,11 +134,10 @@ def test_a_full_disk_is_one_sentence() -> None:
     )
 
 
-def test_a_recording_whose_reader_has_gone_is_told_to_be_lost() -> None:
-    """Record - | head -c 1 is no success: what the reader has is not a recording."""
-    command = f"{sys.executable} -m collector record - --from {STATIC} --log-level error | head -c 1 >/dev/null"
-
-    done = subprocess.run(
+def with_a_reader_of_one_byte(arguments: str) -> subprocess.CompletedProcess[str]:
+    """The program with a pipe on stdout whose reader goes after a byte."""
+    command = f"{sys.executable} -m collector {arguments} --log-level error | head -c 1 >/dev/null"
+    return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         env=environment(),
         capture_output=True,
@@ -146,6 +145,11 @@ def test_a_recording_whose_reader_has_gone_is_told_to_be_lost() -> None:
         timeout=60,
         check=False,
     )
+
+
+def test_a_recording_whose_reader_has_gone_is_told_to_be_lost() -> None:
+    """Record - | head -c 1 is no success: what the reader has is not a recording."""
+    done = with_a_reader_of_one_byte(f"record - --from {STATIC}")
 
     assert (done.returncode, done.stderr) == (
         1,
@@ -156,16 +160,7 @@ def test_a_recording_whose_reader_has_gone_is_told_to_be_lost() -> None:
 @pytest.mark.parametrize("arguments", ["metrics", f"replay {STATIC} --once"])
 def test_a_reader_that_has_enough_is_no_error(arguments: str) -> None:
     """| head -c 1 ends the program in silence."""
-    command = f"{sys.executable} -m collector {arguments} --log-level error | head -c 1 >/dev/null"
-
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = with_a_reader_of_one_byte(arguments)
 
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -30,7 +31,7 @@ class FreePace:
     def next_tick(self, stop: threading.Event) -> int:
         return 0
 
-    def shifts(self, latest_ns: int) -> tuple[int, int]:
+    def shifts(self, latest_ns: Callable[[], int]) -> tuple[int, int]:
         return 0, 0
 
     def interval_seconds(self) -> float:
@@ -304,15 +305,15 @@ def test_a_live_pace_does_not_wait_for_its_first_tick() -> None:
 
 def test_a_live_pace_shifts_nothing() -> None:
     """Times of a live node are as they are."""
-    assert LivePace(1).shifts(5) == (0, 0)
+    assert LivePace(1).shifts(lambda: 5) == (0, 0)
 
 
 def test_a_replay_pace_makes_the_current_frame_now() -> None:
     """Each frame is shifted to now; start times keep the first frame's shift, so that they do not drift."""
     pace = ReplayPace(lambda: 0, 5_000_000_000, 2.0)
 
-    shift_ns, start_shift_ns = pace.shifts(1_000)
-    later_ns, later_start_ns = pace.shifts(500_000_001_000)
+    shift_ns, start_shift_ns = pace.shifts(lambda: 1_000)
+    later_ns, later_start_ns = pace.shifts(lambda: 500_000_001_000)
 
     assert abs(shift_ns + 1_000 - time.time_ns()) < 60_000_000_000
     assert abs(later_ns + 500_000_001_000 - time.time_ns()) < 60_000_000_000

@@ -210,8 +210,7 @@ class Walker:
     def _follow_tops(self) -> None:
         """Open the kubepods directories that are not followed yet: a kubelet may come up after the collector."""
         assert self._root is not None  # set by _read_node
-        listed = self._list(self._root)
-        changed = listed is not None
+        changed = self._list(self._root) is not None
         if self._tops:
             # Both drivers' trees may stand side by side at the root of a node that went from one to the other.
             at_root = not any("/" in path for path in self._tops)
@@ -220,8 +219,7 @@ class Walker:
             search = changed or self._ticks % _SEARCH_EVERY == 0
         if not search:
             return
-        found = [self._given] if self._given is not None else find_kubepods(self._tree)
-        for path in found:
+        for path in [self._given] if self._given is not None else find_kubepods(self._tree):
             if path not in self._tops:
                 try:
                     self._tops[path] = _Node(path, "", self._tree.open(path))

@@ -145,11 +145,6 @@ def base_url(flag: str, value: str) -> str:
     raise UsageError(f"{flag} {value!r} is no URL: give https://HOST:PORT")
 
 
-def kubelet_url(value: str) -> str:
-    """``--kubelet-url``, checked."""
-    return base_url("--kubelet-url", value)
-
-
 def in_cluster_url() -> str | None:
     """The API server's URL as the kubelet tells it to every pod; ``None`` outside of a cluster."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")

@@ -62,9 +62,7 @@ class LiveDirectory:
         try:
             fd = os.open(os.path.join(tree.root, path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                tree.out_of_descriptors()
-            raise classify(error.errno or 0, path, "directory") from error
+            raise tree.error_of(error, path, "directory") from error
         status = os.fstat(fd)
         self.ino = status.st_ino
         self.mtime_ns: int | None = status.st_mtime_ns
@@ -163,8 +161,7 @@ class LiveDirectory:
 
     def _failed(self, error: OSError, name: str, operation: Operation) -> SourceError:
         """The error that a file gave. Raises :class:`Gone` if it is the cgroup that has gone."""
-        number = error.errno or 0
-        if number == errno.ENOENT:
+        if error.errno == errno.ENOENT:
             # The file of a removed cgroup is as absent as one that the kernel does not have.
             try:
                 there = os.stat(os.path.join(self._tree.root, self._path)).st_ino == self.ino
@@ -173,9 +170,7 @@ class LiveDirectory:
             if not there:
                 raise Gone(self._path, errno.ENOENT)
             self._absent[name] = time.monotonic_ns() + _LOOK_AGAIN_NS
-        elif number in (errno.EMFILE, errno.ENFILE):
-            self._tree.out_of_descriptors()
-        result = classify(number, f"{self._path}/{name}", operation)
+        result = self._tree.error_of(error, f"{self._path}/{name}", operation)
         if isinstance(result, Gone):
             raise result from error
         return result
@@ -236,9 +231,13 @@ class LiveTree:
         """
         return self.held < self.descriptor_limit and (often or 4 * self.held_seldom < self.descriptor_limit)
 
-    def out_of_descriptors(self) -> None:
-        """The process has run out before the limit was reached: hold no more than now."""
-        self.descriptor_limit = min(self.descriptor_limit, max(0, self.held - _RESERVE))
+    def error_of(self, error: OSError, path: str, operation: Operation) -> SourceError:
+        """What opening or reading ``path`` failed by. If the process has run out of descriptors before the limit was
+        reached, no more than now are held from here on.
+        """
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            self.descriptor_limit = min(self.descriptor_limit, max(0, self.held - _RESERVE))
+        return classify(error.errno or 0, path, operation)
 
     def begin(self) -> Instant:
         """Now, on both clocks."""
