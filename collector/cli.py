@@ -32,16 +32,20 @@ from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
-from collector.server.app import Server, parse_listen, serve
+from collector.server.app import Server, is_loopback, parse_listen, serve
 from collector.sources import http
 from collector.sources.live import LiveTree
 from collector.table import Usage
 from collector.terminal import progress
 
-# What serve does not need is imported where it is used: recordings and their archives, the doctor, the table's sources.
+# What serve does not need is imported where it is used: recordings and their archives, the doctor, the table's sources,
+# and what guards access.
 # Memory of a DaemonSet is paid for on every node.
 if TYPE_CHECKING:
     from collector import top
+    from collector.server.reviews import Reviews
+    from collector.server.watch import WatchedConfig
+    from collector.server.webconfig import WebConfig
     from collector.sources.recording import RecordedTree, Recording
 
 log = logging.getLogger("collector")
@@ -109,27 +113,40 @@ def _if_there(path: str) -> str | None:
     return path if os.path.exists(path) else None
 
 
+def _token_file(arguments: argparse.Namespace) -> str | None:
+    return arguments.token_file or _if_there(f"{http.SERVICE_ACCOUNT}/token")
+
+
+def _service_ca() -> str | None:
+    return _if_there(f"{http.SERVICE_ACCOUNT}/ca.crt")
+
+
+def _apiserver(arguments: argparse.Namespace) -> http.Endpoint | None:
+    given = arguments.apiserver_url or http.in_cluster_url()
+    if not given:
+        return None
+    url = http.base_url("--apiserver-url", given)
+    return http.Endpoint(
+        name="the API server",
+        url=url,
+        token_file=_token_file(arguments),
+        # A CA of the kubelets' own says nothing of the API server, whose CA the service account brings.
+        tls=http.client_tls(url, _service_ca() or arguments.kubelet_ca_file, insecure=False),
+    )
+
+
 def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -> http.LiveAnswers:
-    token_file = arguments.token_file or _if_there(f"{http.SERVICE_ACCOUNT}/token")
-    service_ca = _if_there(f"{http.SERVICE_ACCOUNT}/ca.crt")
-    ca_file = arguments.kubelet_ca_file or service_ca
     kubelet_url = http.base_url("--kubelet-url", arguments.kubelet_url)
     kubelet = http.Endpoint(
         name="the kubelet",
         url=kubelet_url,
-        token_file=token_file,
-        tls=http.client_tls(kubelet_url, ca_file, insecure=arguments.kubelet_insecure_tls),
+        token_file=_token_file(arguments),
+        tls=http.client_tls(
+            kubelet_url, arguments.kubelet_ca_file or _service_ca(), insecure=arguments.kubelet_insecure_tls
+        ),
     )
     second = None
-    if given := arguments.apiserver_url or http.in_cluster_url():
-        apiserver_url = http.base_url("--apiserver-url", given)
-        apiserver = http.Endpoint(
-            name="the API server",
-            url=apiserver_url,
-            token_file=token_file,
-            # A CA of the kubelets' own says nothing of the API server, whose CA the service account brings.
-            tls=http.client_tls(apiserver_url, service_ca or ca_file, insecure=False),
-        )
+    if apiserver := _apiserver(arguments):
         second = http.Question(answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)))
     extras = (
         http.Question(answer="kubelet/metrics_resource.txt", endpoint=kubelet, path="/metrics/resource"),
@@ -216,6 +233,52 @@ class _Asking:
         self._thread.join(1.0)
 
 
+# --- who is let in ---------------------------------------------------------------------------------------------------
+
+
+def _web_config(arguments: argparse.Namespace, *, authenticate: bool = False) -> WatchedConfig | None:
+    """The file of ``--web.config.file``, if there is one; it may not ask for passwords beside tokens."""
+    path = arguments.web_config_file
+    if not path:
+        return None
+    from collector.server.watch import WatchedConfig
+
+    def check(config: WebConfig) -> None:
+        if authenticate and config.users:
+            raise UsageError(
+                f"{path}: basic_auth_users and --authenticate contradict each other, as a request has but one"
+                " Authorization header: take one out"
+            )
+
+    config = WatchedConfig(path, check)
+    if config.now().config.users and config.now().context is None and not is_loopback(arguments.listen):
+        log.warning("passwords come in over plain HTTP, for all on the way to read: add tls_server_config to %s", path)
+    return config
+
+
+def _reviews(arguments: argparse.Namespace, config: WatchedConfig | None) -> Reviews | None:
+    """What ``--authenticate`` asks for. Raises :class:`UsageError` where it would make tokens known."""
+    if not arguments.authenticate:
+        return None
+    from collector.server.reviews import Reviews
+
+    if (config is None or config.now().context is None) and not is_loopback(arguments.listen):
+        raise UsageError(
+            "--authenticate over plain HTTP would have tokens sent in the clear: give --web.config.file with a"
+            " tls_server_config, or --listen 127.0.0.1:PORT"
+        )
+    apiserver = _apiserver(arguments)
+    if apiserver is None:
+        raise UsageError(
+            "--authenticate asks the API server who a token is of, and none is known: give --apiserver-url"
+        )
+    if not apiserver.url.startswith("https:") and not http.is_loopback_url(apiserver.url):
+        raise UsageError(
+            f"--authenticate would send callers' tokens to {apiserver.url} in the clear: give an https: URL"
+        )
+    return Reviews(http.LiveReviewer(apiserver), _node_name(arguments))
+
+
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
@@ -224,17 +287,28 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 
 
 def _run_server(
-    arguments: argparse.Namespace, collector: Collector, pace: Pace, answers: http.LiveAnswers | None, what: str
+    arguments: argparse.Namespace,
+    collector: Collector,
+    pace: Pace,
+    answers: http.LiveAnswers | None,
+    what: str,
+    config: WatchedConfig | None,
+    reviews: Reviews | None = None,
 ) -> int:
     loop = Loop(collector, pace)
-    server = Server(loop, _selection(arguments))
+    access = None
+    if config is not None or reviews is not None:
+        from collector.server.access import Access
+
+        access = Access(config, reviews, collector.account)
+    server = Server(loop, _selection(arguments), access)
     loop.first_tick()
 
     def ready(port: int) -> None:
         loop.start()
         host = arguments.listen.rpartition(":")[0]
         shown = "127.0.0.1" if host.strip("[0.:]") == "" else host
-        log.info("%s: look at http://%s:%d/", what, shown, port)
+        log.info("%s: look at %s://%s:%d/", what, "http" if server.tls is None else "https", shown, port)
 
     try:
         asyncio.run(serve(server, arguments.listen, answers.run if answers is not None else None, ready))
@@ -245,6 +319,8 @@ def _run_server(
 
 def _serve(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)  # a wrong address is told before anything is read
+    config = _web_config(arguments, authenticate=arguments.authenticate)
+    reviews = _reviews(arguments, config)
     tree = _live_tree(arguments)
     answers = _live_answers(arguments)
     collector = _collector(
@@ -261,11 +337,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     account.descriptors_held = lambda: tree.held
     account.descriptors_limit = lambda: tree.descriptor_limit
     account.opened_reads = lambda: tree.opened_for_one_read
-    return _run_server(arguments, collector, LivePace(arguments.interval), answers, f"reading {arguments.cgroup_root}")
+    what = f"reading {arguments.cgroup_root}"
+    return _run_server(arguments, collector, LivePace(arguments.interval), answers, what, config, reviews)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)
+    config = None if arguments.once or arguments.openmetrics else _web_config(arguments)
     recording = _load(arguments.recording)
     tree, collector = _recorded(recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods)
     if arguments.openmetrics:
@@ -278,7 +356,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         text = server.metrics_text if arguments.path == "/metrics" else server.resource_text
         sys.stdout.write(text(openmetrics=False))
         return 0
-    return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}")
+    return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}", config)
 
 
 def _backfill(arguments: argparse.Namespace, collector: Collector, frames: int) -> int:
@@ -388,7 +466,7 @@ def _top(arguments: argparse.Namespace) -> int:
         headers=not arguments.no_headers,
     )
     if arguments.url:
-        rows = top.from_url(arguments.url, containers=view.containers)
+        rows = top.from_url(arguments.url, containers=view.containers, token_file=arguments.token_file)
         if arguments.once:
             return top.show_once(view, rows() or [])
         return top.show_live(view, rows, _stop_on_signals(), arguments.interval)

@@ -95,12 +95,12 @@ class Flag:
     @property
     def variable(self) -> str:
         """The environment variable."""
-        return "PODTALLY_" + self.name.upper().replace("-", "_")
+        return "PODTALLY_" + re.sub("[-.]", "_", self.name.upper())
 
     @property
     def destination(self) -> str:
         """The attribute of the arguments. ``recording`` is the positional of ``replay``, so the flag has another."""
-        return "source" if self.name == "recording" else self.name.replace("-", "_")
+        return "source" if self.name == "recording" else re.sub("[-.]", "_", self.name)
 
     def default_of(self, command: str) -> str | None:
         """The default, as it would be written."""
@@ -171,7 +171,7 @@ FLAGS: tuple[Flag, ...] = (
         commands=_NODE,
         metavar="FILE",
         help="bearer token for the kubelet and the API server, read anew for each question; the service account's"
-        " where it is there, else none",
+        " where it is there, else none; top --url https://... sends it if the flag is given",
     ),
     Flag(
         name="apiserver-url",
@@ -197,6 +197,22 @@ FLAGS: tuple[Flag, ...] = (
         defaults={"replay": "127.0.0.1:9753"},
         metavar="[HOST]:PORT",
         help="where to serve HTTP",
+    ),
+    Flag(
+        name="web.config.file",
+        kind="text",
+        commands=("serve", "replay"),
+        metavar="FILE",
+        help="TLS, passwords and headers of what is served, in the form of Prometheus' exporter-toolkit; read anew when"
+        " it changes",
+    ),
+    Flag(
+        name="authenticate",
+        kind="switch",
+        commands=("serve",),
+        default="false",
+        help="let in, but for probes, only bearer tokens whose user may get nodes/metrics of this node, by TokenReview"
+        " and SubjectAccessReview as the kubelet does",
     ),
     Flag(
         name="interval",
@@ -296,7 +312,8 @@ FLAGS: tuple[Flag, ...] = (
         kind="text",
         commands=("top",),
         metavar="URL",
-        help="read a running podtally, as http://127.0.0.1:9753, in place of the node",
+        help="read a running podtally, as http://127.0.0.1:9753, in place of the node; with"
+        " https://USER:PASSWORD@HOST:PORT its certificate is verified by the system's CAs, or SSL_CERT_FILE's",
     ),
     Flag(name="containers", kind="switch", commands=("top",), default="false", help="a line for each container"),
     Flag(

@@ -1,4 +1,4 @@
-"""The two seams between the program and where its bytes come from: cgroups and answers.
+"""The seams between the program and where its bytes come from: cgroups, answers, and reviews of who asks.
 
 Whatever stands below a seam (a live node, a recording, a tee around either, a test's directory) is used by the same
 code above it. Parsing is above, so that a mended parser mends old recordings too.
@@ -78,3 +78,13 @@ class AnswerSource(Protocol):
 
     def ask(self) -> None:
         """A pod or container has no name: ask again soon. Rate-limited by the source."""
+
+
+class Reviewer(Protocol):
+    """Who makes reviews of tokens and rights: the API server."""
+
+    async def create(self, path: str, body: bytes) -> Answer:
+        """Post a review; its answer, or why there is none. Never raises for what the peer or the network does."""
+
+    async def close(self) -> None:
+        """Let go of connections."""

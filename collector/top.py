@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import ssl
 import sys
 import threading
 from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
 
 from collector import table
 from collector.errors import UsageError
@@ -41,26 +44,85 @@ class View:
         )
 
 
-def from_url(url: str, *, containers: bool) -> Rows:
-    """Rows of a running podtally's API. The function raises :class:`UsageError` if it does not answer as one."""
-    address = url.rstrip("/") + "/api/v1/pods"
-    if not address.startswith(("http://", "https://")):
-        raise UsageError(f"--url {url!r} is no URL: give http://HOST:PORT")
+def _without_userinfo(url: str) -> tuple[str, str | None]:
+    """A URL, and the ``Authorization`` of the user and password that stand in it. ``ValueError`` if it is no URL.
+
+    >>> _without_userinfo("https://a:b%40c@host:1/x"), _without_userinfo("http://host")
+    (('https://host:1/x', 'Basic YTpiQGM='), ('http://host', None))
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, None
+    name, _, password = userinfo.partition(":")
+    encoded = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return parts._replace(netloc=host).geturl(), f"Basic {encoded}"
+
+
+def _client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    # Python 3.13 refuses a CA without keyUsage by default, which other clients take.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _refusal(address: str, status: int) -> UsageError:
+    if status == 401:
+        return UsageError(
+            f"{address} answers HTTP 401: give https://USER:PASSWORD@HOST:PORT, or --token-file where it takes tokens"
+        )
+    if status == 403:
+        return UsageError(f"{address} answers HTTP 403: the token's user may not get nodes/metrics")
+    return UsageError(f"{address} answers HTTP {status}: is it podtally, and has it a tally?")
+
+
+def from_url(url: str, *, containers: bool, token_file: str | None = None) -> Rows:
+    """Rows of a running podtally's API. The function raises :class:`UsageError` if it does not answer as one.
+
+    ``token_file``: a bearer token to send, over HTTPS alone.
+    """
+    try:
+        base, authorization = _without_userinfo(url)
+    except ValueError:
+        raise UsageError(f"--url {url!r} is no URL: give http://HOST:PORT") from None
+    address = base.rstrip("/") + "/api/v1/pods"
+    secure = address.startswith("https:")
 
     # Only here: with http.client they cost a MiB.
     import urllib.error
     import urllib.request
 
+    tls = _client_tls() if secure else None
+
+    def request() -> urllib.request.Request:
+        made = urllib.request.Request(address)
+        told = authorization
+        if told is None and token_file is not None and secure:
+            try:
+                with open(token_file, encoding="ascii") as file:
+                    told = f"Bearer {file.read().strip()}"
+            except (OSError, ValueError) as error:
+                raise UsageError(f"cannot read the token of --token-file {token_file}: {error}") from error
+        if told is not None:
+            # Where it is sent on to is none of its business.
+            made.add_unredirected_header("Authorization", told)
+        return made
+
     def rows() -> list[Usage]:
         try:
-            with urllib.request.urlopen(address, timeout=_URL_TIMEOUT_SECONDS) as response:
+            with urllib.request.urlopen(request(), timeout=_URL_TIMEOUT_SECONDS, context=tls) as response:
                 return api.usages(json.load(response), containers=containers)
         except urllib.error.HTTPError as error:
             error.close()
-            raise UsageError(f"{address} answers HTTP {error.code}: is it podtally, and has it a tally?") from error
+            raise _refusal(address, error.code) from error
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)
-            raise UsageError(f"{address} cannot be reached: {reason}; is podtally running there?") from error
+            asked = "is podtally running there?"
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                asked = "name the CA's file in SSL_CERT_FILE, and the host as its certificate does"
+            raise UsageError(f"{address} cannot be reached: {reason}; {asked}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{address} does not answer as podtally does") from error
 

@@ -226,7 +226,7 @@ class Running:
         found: list[str] = []
 
         def told() -> bool:
-            found.extend(re.findall(r"look at (http://\S+)/\n", "".join(self.lines)))
+            found.extend(re.findall(r"look at (https?://\S+)/\n", "".join(self.lines)))
             return bool(found) or self._process.poll() is not None
 
         wait_until(told)

@@ -44,6 +44,8 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "apiserver_url": None,
         "pods_interval": 30.0,
         "listen": ":9753",
+        "web_config_file": None,
+        "authenticate": False,
         "interval": 1.0,
         "window": 15.0,
         "slow_every": 5,
@@ -64,6 +66,17 @@ def test_the_environment_beats_the_default() -> None:
     )
 
     assert (found.interval, found.no_containers, found.pod_labels) == (0.5, True, ("app", "tier"))
+
+
+def test_a_dot_of_a_name_is_an_underscore_of_its_variable() -> None:
+    """--web.config.file has the exporters' name, and PODTALLY_WEB_CONFIG_FILE stands for it."""
+    variables = {"PODTALLY_WEB_CONFIG_FILE": "web.yml", "PODTALLY_AUTHENTICATE": "true"}
+
+    assert resolved("replay", "r", "--web.config.file", "other.yml", **variables).web_config_file == "other.yml"
+    assert (resolved("serve", **variables).web_config_file, resolved("serve", **variables).authenticate) == (
+        "web.yml",
+        True,
+    )
 
 
 def test_a_flag_beats_the_environment() -> None:

@@ -130,7 +130,7 @@ def test_documents_name_flags_and_commands_that_exist(name: str) -> None:
         _, called, rest = line.rpartition("podtally ")
         if called and (line.startswith(("podtally ", ".venv/bin/podtally ")) or " -- podtally " in line):
             assert rest.split()[0] in SUMMARIES, line
-            assert set(re.findall(r"--([a-z][a-z-]+)", rest)) <= flags, line
+            assert set(re.findall(r"--([a-z][a-z.-]+)", rest)) <= flags, line
 
 
 def test_the_changelog_has_the_version() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -10,7 +11,7 @@ from aiohttp import web
 from collector.errors import UsageError
 from collector.table import Usage
 from collector.top import View, from_url, show_live, show_once
-from tests.helpers import Handler, Peer, served_in_thread
+from tests.helpers import Handler, Peer, certificate, served_in_thread
 
 ROWS = [
     Usage("team-b", "web", "", 0.05, 3 << 20),
@@ -131,3 +132,56 @@ def test_what_is_no_url_is_told_before_it_is_asked(url: str) -> None:
         from_url(url, containers=False)
 
     assert str(caught.value) == f"--url {url!r} is no URL: give http://HOST:PORT"
+
+
+def test_a_password_of_the_url_goes_to_its_host_alone() -> None:
+    """It is sent as basic authentication, is in no message, and does not follow a redirect."""
+    peer, other = Peer(b'{"pods": []}'), Peer(b"{}")
+
+    async def move(request: web.Request) -> web.StreamResponse:
+        await peer.handle(request)
+        raise web.HTTPFound(f"{other_url}/pods")
+
+    with served_in_thread(peer.handle) as url, served_in_thread(other.handle) as other_url:
+        from_url(url.replace("http://", "http://alice:wonder%20land@"), containers=False)()
+        with served_in_thread(move) as moved, pytest.raises(UsageError) as caught:
+            from_url(moved.replace("http://", "http://alice:wonder%20land@"), containers=False)()
+
+    assert peer.asked == [("/api/v1/pods", "Basic YWxpY2U6d29uZGVyIGxhbmQ=")] * 2
+    assert other.asked == [("/pods", None)]
+    assert "wonder" not in str(caught.value)
+
+
+def test_a_token_goes_over_https_alone(tmp_path: Path) -> None:
+    """--token-file is sent to an https: URL, read anew for each table, and never in the clear."""
+    shown, peer, token = certificate(tmp_path), Peer(b'{"pods": []}'), tmp_path / "token"
+    token.write_text("abc\n")
+    with served_in_thread(peer.handle) as url:
+        from_url(url, containers=False, token_file=str(token))()
+    with served_in_thread(peer.handle, shown.server) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", shown.ca_file)
+        rows = from_url(url, containers=False, token_file=str(token))
+        rows()
+        token.write_text("def\n")
+        rows()
+        token.unlink()
+        with pytest.raises(UsageError) as caught:
+            rows()
+
+    assert [told for _, told in peer.asked] == [None, "Bearer abc", "Bearer def"]
+    assert str(caught.value).startswith(f"cannot read the token of --token-file {token}: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, "answers HTTP 401: give https://USER:PASSWORD@HOST:PORT, or --token-file where it takes tokens"),
+        (403, "answers HTTP 403: the token's user may not get nodes/metrics"),
+    ],
+)
+def test_a_refusal_is_told_with_what_to_do(status: int, said: str) -> None:
+    """Who is not let in learns how to ask."""
+    with served_in_thread(Peer(b"no", status).handle) as url, pytest.raises(UsageError) as caught:
+        from_url(url, containers=False)()
+
+    assert str(caught.value) == f"{url}/api/v1/pods {said}"

@@ -40,6 +40,9 @@ class Account:
         self.refused_items = 0
         self.scrapes: Counter[str] = Counter()
         self.scrape_seconds: dict[str, float] = {}
+        self.refusals: dict[str, int] | None = None
+        self.reviews: dict[tuple[str, str], int] | None = None
+        self.web_config_successful: Callable[[], bool] | None = None
 
     def scraped(self, path: str, seconds: float) -> None:
         """Count an exposition served."""
@@ -87,6 +90,7 @@ class AccountCollector(Collector):
             "podtally_scrape_duration_seconds",
             {(path,): (n, account.scrape_seconds[path]) for path, n in account.scrapes.items()},
         )
+        yield from self._of_access()
         yield from self._of_process()
 
     def _of_tally(self) -> Iterable[Metric]:
@@ -106,6 +110,16 @@ class AccountCollector(Collector):
         yield _gauge("podtally_pods_incomplete", {(one,): tally.incomplete.get(one, 0) for one in INCOMPLETE_REASONS})
         yield _gauge("podtally_unnamed_cgroups", {(): len(tally.unnamed)})
         yield _gauge("podtally_duplicates", {(one,): tally.duplicates.get(one, 0) for one in DUPLICATE_KINDS})
+
+    def _of_access(self) -> Iterable[Metric]:
+        """Only where access is guarded."""
+        account = self._account
+        if account.web_config_successful is not None:
+            yield _gauge("podtally_web_config_reload_successful", {(): int(account.web_config_successful())})
+        if account.refusals is not None:
+            yield _counter("podtally_refused_requests_total", {(one,): n for one, n in account.refusals.items()})
+        if account.reviews is not None:
+            yield _counter("podtally_reviews_total", dict(account.reviews.items()))
 
     def _of_process(self) -> Iterable[Metric]:
         with self._process.oneshot():

@@ -407,6 +407,22 @@ SELF: tuple[Metric, ...] = (
     _self("podtally_refused_items_total", "counter", "", "Items in lists of pods that were no pods."),
     _self("podtally_scrapes_total", "counter", "", "Expositions served.", "path"),
     _self("podtally_scrape_duration_seconds", "summary", "seconds", "Time that rendering an exposition took.", "path"),
+    _self(
+        "podtally_web_config_reload_successful",
+        "gauge",
+        "",
+        "1 if the file of --web.config.file is in force as it is on disk, 0 if an earlier one is.",
+    ),
+    _self("podtally_refused_requests_total", "counter", "", "Requests that were not let in.", "reason"),
+    _self(
+        "podtally_reviews_total",
+        "counter",
+        "",
+        "TokenReviews (kind token) and SubjectAccessReviews (kind access) asked for, by HTTP status; error where"
+        " nothing answered.",
+        "code",
+        "kind",
+    ),
     _self("process_cpu_seconds_total", "counter", "seconds", "CPU time of this process."),
     _self("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of this process."),
     _self("process_start_time_seconds", "gauge", "seconds", "Start of this process since the epoch."),

@@ -4,6 +4,7 @@
   fine-grained authorisation, on by default since Kubernetes 1.33).
 - API server: ``GET /api/v1/pods?fieldSelector=spec.nodeName=<node>&resourceVersion=0``, from its cache, and only while
   the kubelet does not answer.
+- API server: ``POST`` of TokenReviews and SubjectAccessReviews, with ``serve --authenticate`` alone.
 
 Whatever goes wrong is an :class:`Answer` too: with the status code and reason, for the log, the metric and ``/readyz``.
 """
@@ -11,6 +12,7 @@ Whatever goes wrong is an :class:`Answer` too: with the status code and reason, 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
@@ -33,8 +35,13 @@ log = logging.getLogger(__name__)
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _TIMEOUT_SECONDS = 10.0
+_REVIEW_TIMEOUT_SECONDS = 4.0
+"""Two reviews have to fit into the 10 s that a scrape waits."""
 _BODY_LIMIT_BYTES = 16 << 20
 """A list of 500 pods is 5 MiB; parsing one of this size takes 150 MiB, more than which the pod has not."""
+
+_SUCCESSES = (200, 201)
+"""A review is created."""
 
 _SHORTEST_GAP_SECONDS = 1.0
 """Between two questions, however many names are missing."""
@@ -145,6 +152,15 @@ def base_url(flag: str, value: str) -> str:
     raise UsageError(f"{flag} {value!r} is no URL: give https://HOST:PORT")
 
 
+def is_loopback_url(url: str) -> bool:
+    """True if what is sent there stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def in_cluster_url() -> str | None:
     """The API server's URL as the kubelet tells it to every pod; ``None`` outside of a cluster."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
@@ -168,23 +184,36 @@ async def fetch(
     session: aiohttp.ClientSession, question: Question, *, timeout_seconds: float = _TIMEOUT_SECONDS
 ) -> Answer:
     """Ask once. Never raises for what the peer or the network does."""
-    endpoint = question.endpoint
     headers = {"Accept": "application/json"} if question.answer.endswith(".json") else {}
+    return await _asked(session, question, "GET", headers, None, timeout_seconds)
+
+
+async def _asked(
+    session: aiohttp.ClientSession,
+    question: Question,
+    method: str,
+    headers: dict[str, str],
+    data: bytes | None,
+    timeout_seconds: float,
+) -> Answer:
+    endpoint = question.endpoint
     time_ns = time.time_ns()
     try:
         # The kubelet's read-only port asks for no token, and none goes over the network in the clear.
         if endpoint.token_file is not None and endpoint.url.startswith("https:"):
             headers["Authorization"] = f"Bearer {_token(endpoint.token_file)}"
-        async with session.get(
+        async with session.request(
+            method,
             endpoint.url + question.path,
             headers=headers,
+            data=data,
             ssl=endpoint.tls() or True,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
         ) as response:
             body = await _limited_body(response)
-            if response.status == 200 and body is not None:
-                return Answer(question.answer, time_ns, 200, None, body)
+            if response.status in _SUCCESSES and body is not None:
+                return Answer(question.answer, time_ns, response.status, None, body)
             return Answer(question.answer, time_ns, response.status, _reason(response.reason, body), None)
     except aiohttp.ClientConnectorCertificateError as error:
         reason = f"{endpoint.url}: {error.certificate_error}"
@@ -234,6 +263,31 @@ def _reason(reason: str | None, body: bytes | None) -> str:
 def _may_be_list(body: bytes | None) -> bool:
     """False for what is surely no list of pods, as a log-in page or a Status: then the next one is asked."""
     return body is not None and body.lstrip()[:1] == b"{" and b'"items"' in body
+
+
+class LiveReviewer:
+    """Posts reviews to the API server; satisfies :class:`collector.seams.Reviewer`. One event loop.
+
+    Connections are kept between reviews; the token is the service account's, read for each.
+    """
+
+    def __init__(self, apiserver: Endpoint, timeout_seconds: float = _REVIEW_TIMEOUT_SECONDS) -> None:
+        self._apiserver = apiserver
+        self._timeout_seconds = timeout_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def create(self, path: str, body: bytes) -> Answer:
+        """Post once."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        question = Question(answer="review", endpoint=self._apiserver, path=path)
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        return await _asked(self._session, question, "POST", headers, body, self._timeout_seconds)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
 
 
 class LiveAnswers:

@@ -20,10 +20,12 @@ from collector.model import Answer
 from collector.sources.http import (
     Endpoint,
     LiveAnswers,
+    LiveReviewer,
     Question,
     base_url,
     client_tls,
     fetch,
+    is_loopback_url,
     node_pods_path,
     tls_context,
 )
@@ -548,3 +550,62 @@ def test_certificates_are_read_anew_when_their_file_changes(tmp_path: Path) -> N
     assert before is not after
     assert current() is after
     assert client_tls("http:", str(file), insecure=False)() is None
+
+
+# --- reviews --------------------------------------------------------------------------------------------------------
+
+
+def test_a_review_is_posted_as_json(tmp_path: Path) -> None:
+    """What is created is an answer as what is found is; over plain HTTP without our token."""
+    token = tmp_path / "token"
+    token.write_text("secret")
+    seen: list[tuple[str, str, str | None, str | None, bytes]] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(
+            (
+                request.method,
+                request.path,
+                request.content_type,
+                request.headers.get("Authorization"),
+                await request.read(),
+            )
+        )
+        return web.Response(status=201, body=b"{}")
+
+    async def run() -> Answer:
+        async with served(handle) as url:
+            endpoint = Endpoint(name="the API server", url=url, token_file=str(token), tls=lambda: None)
+            reviewer = LiveReviewer(endpoint)
+            try:
+                return await reviewer.create("/reviews", b'{"a": 1}')
+            finally:
+                await reviewer.close()
+
+    answer = asyncio.run(run())
+
+    assert (answer.status, answer.error, answer.body) == (201, None, b"{}")
+    assert seen == [("POST", "/reviews", "application/json", None, b'{"a": 1}')]
+
+
+def test_a_reviewer_that_was_never_asked_is_closed() -> None:
+    """There is nothing to let go of."""
+    endpoint = Endpoint(name="the API server", url="http://127.0.0.1:1", token_file=None, tls=lambda: None)
+
+    asyncio.run(LiveReviewer(endpoint).close())
+
+
+@pytest.mark.parametrize(
+    ("url", "stays"),
+    [
+        ("http://127.0.0.1:8001", True),
+        ("http://[::1]:8001", True),
+        ("http://localhost:8001", True),
+        ("http://10.0.0.1", False),
+        ("http://127.0.0.1.example", False),
+        ("http://", False),
+    ],
+)
+def test_loopback_is_told_from_a_network(url: str, stays: bool) -> None:
+    """Only an address of this machine is one."""
+    assert is_loopback_url(url) is stays
