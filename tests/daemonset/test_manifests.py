@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from collector.flags import FLAGS
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMONSET = REPO / "daemonset"
-COMPONENTS = ("podmonitor", "kubelet-insecure-tls", "before-1.33", "verify")
+COMPONENTS = ("podmonitor", "kubelet-insecure-tls", "before-1.33", "verify", "hostport-tls", "networkpolicy")
 OVERLAYS = tuple(f"overlays/{name}" for name in COMPONENTS)
 BUILDS = (".", "base", *OVERLAYS)
 
@@ -35,7 +36,17 @@ ADDED_RULES: dict[str, list[Rule]] = {
         (("",), ("nodes/metrics", "nodes/stats"), ("get",)),
         (("metrics.k8s.io",), ("pods",), ("get", "list")),
     ],
+    "overlays/hostport-tls": [
+        (("authentication.k8s.io",), ("tokenreviews",), ("create",)),
+        (("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
+    ],
 }
+ADDED_KINDS: dict[str, list[str]] = {
+    "overlays/podmonitor": ["PodMonitor"],
+    "overlays/hostport-tls": ["ConfigMap"],
+    "overlays/networkpolicy": ["NetworkPolicy"],
+}
+TLS = "overlays/hostport-tls"
 BASE_KINDS = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Namespace", "Service", "ServiceAccount"]
 
 pytestmark = pytest.mark.skipif(
@@ -127,9 +138,8 @@ def test_every_directory_is_tested() -> None:
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_objects(name: str) -> None:
-    """Every build makes the base's objects, the PodMonitor where it is asked for, and nothing else."""
-    extra = ["PodMonitor"] if name.endswith("podmonitor") else []
-    assert sorted(thing["kind"] for thing in build(name)) == sorted(BASE_KINDS + extra)
+    """Every build makes the base's objects, those that its component is for, and nothing else."""
+    assert sorted(thing["kind"] for thing in build(name)) == sorted(BASE_KINDS + ADDED_KINDS.get(name, []))
 
 
 def test_root_is_base() -> None:
@@ -179,16 +189,16 @@ def test_security(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_host(name: str) -> None:
-    """Of the host the pod has /sys/fs/cgroup, read-only, and no namespace, port or other volume."""
+    """Of the host the pod has /sys/fs/cgroup, read-only, no namespace, and a port where the overlay is for one."""
     spec = pod_of(build(name))["spec"]
     for setting in ("hostPID", "hostNetwork", "hostIPC"):
         assert not spec.get(setting, False), setting
     container = container_of(build(name))
-    assert all("hostPort" not in port for port in container["ports"])
-    assert [volume["hostPath"]["path"] for volume in spec["volumes"]] == ["/sys/fs/cgroup"]
-    assert container["volumeMounts"] == [
-        {"name": spec["volumes"][0]["name"], "mountPath": "/host/sys/fs/cgroup", "readOnly": True}
-    ]
+    assert [port.get("hostPort") for port in container["ports"]] == [9753 if name == TLS else None]
+    assert [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume] == ["/sys/fs/cgroup"]
+    assert [volume["name"] for volume in spec["volumes"]] == ["cgroup", *(["web", "tls"] if name == TLS else [])]
+    assert container["volumeMounts"][0] == {"name": "cgroup", "mountPath": "/host/sys/fs/cgroup", "readOnly": True}
+    assert all(mount["readOnly"] for mount in container["volumeMounts"])
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -225,10 +235,11 @@ def test_resources(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_rights(name: str) -> None:
-    """The rights are exactly the base's two rules and what the overlay is for, all of them reading."""
+    """The rights are exactly the base's two rules and what the overlay is for, all of them reading or asking."""
     assert rules_of(build(name)) == BASE_RULES + ADDED_RULES.get(name, [])
-    for _, _, verbs in rules_of(build(name)):
-        assert set(verbs) <= {"get", "list", "watch"}
+    for _, resources, verbs in rules_of(build(name)):
+        asking = set(resources) <= {"tokenreviews", "subjectaccessreviews"}
+        assert set(verbs) <= ({"create"} if asking else {"get", "list", "watch"})
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -255,7 +266,8 @@ def test_probes(name: str) -> None:
     assert ports == {"metrics": 9753}
     expected = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
     for probe, path in expected.items():
-        assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}, probe
+        scheme = {"scheme": "HTTPS"} if name == TLS else {}
+        assert container[probe]["httpGet"] == {"path": path, "port": "metrics", **scheme}, probe
     assert {key for key in container if key.endswith("Probe")} == set(expected)
 
 
@@ -277,6 +289,7 @@ def test_scrape_annotations(name: str) -> None:
     """The annotations for hand-written scrape configurations name the port that the container listens on."""
     annotations = pod_of(build(name))["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(container_of(build(name))["ports"][0]["containerPort"])
+    assert annotations.get("prometheus.io/scheme") == ("https" if name == TLS else None)
     assert "--listen=:9753" in container_of(build(name))["args"]
 
 
@@ -294,6 +307,7 @@ def test_environment(name: str) -> None:
     """The program is told where the host's cgroups are mounted, the node's name and its kubelet; nothing adds to it."""
     mount = container_of(build(name))["volumeMounts"][0]["mountPath"]
     insecure = {"PODTALLY_KUBELET_INSECURE_TLS": "true"} if "insecure" in name else {}
+    secured = {"PODTALLY_WEB_CONFIG_FILE": "/etc/podtally/web/web.yml", "PODTALLY_AUTHENTICATE": "true"}
     assert environment_of(name) == {
         "PODTALLY_NODE_NAME": "spec.nodeName",
         "PODTALLY_CGROUP_ROOT": mount,
@@ -301,6 +315,7 @@ def test_environment(name: str) -> None:
         "PODTALLY_KUBELET_URL": "https://$(HOST_IP):10250",
         "SSL_CERT_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
         **insecure,
+        **(secured if name == TLS else {}),
     }
     assert pod_of(build(name))["spec"]["enableServiceLinks"] is False
 
@@ -354,6 +369,32 @@ def test_kubelet_insecure_tls() -> None:
     )
 
 
+def test_hostport_tls_finds_its_files() -> None:
+    """The web configuration is mounted under its hashed name, and names the files of the Secret by the mounts' paths."""
+    objects = build(TLS)
+    config = only("ConfigMap", objects)
+    volumes = {volume["name"]: volume for volume in pod_of(objects)["spec"]["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container_of(objects)["volumeMounts"]}
+    assert volumes["web"]["configMap"]["name"] == config["metadata"]["name"] != "podtally-web"
+    assert environment_of(TLS)["PODTALLY_WEB_CONFIG_FILE"] == f"{mounts['web']}/{next(iter(config['data']))}"
+    settings = yaml.safe_load(config["data"]["web.yml"])["tls_server_config"]
+    named = {posixpath.normpath(posixpath.join(mounts["web"], settings[key])) for key in ("cert_file", "key_file")}
+    assert named == {f"{mounts['tls']}/tls.crt", f"{mounts['tls']}/tls.key"}
+    assert volumes["tls"]["secret"] == {"secretName": "podtally-tls"}
+
+
+def test_networkpolicy() -> None:
+    """The policy is for the collector's pods, lets one namespace in, and lets out to the kubelet and the API server."""
+    objects = build("overlays/networkpolicy")
+    spec = only("NetworkPolicy", objects)["spec"]
+    assert spec["podSelector"]["matchLabels"].items() <= pod_of(objects)["metadata"]["labels"].items()
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    [rule] = spec["ingress"]
+    assert rule["ports"] == [{"port": container_of(objects)["ports"][0]["name"], "protocol": "TCP"}]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert sorted(port["port"] for rule in spec["egress"] for port in rule["ports"]) == [443, 6443, 10250]
+
+
 def test_podmonitor() -> None:
     """The PodMonitor selects the collector's pods and keeps the samples' own namespace, pod and container labels."""
     objects = build("overlays/podmonitor")
@@ -391,7 +432,7 @@ def test_podmonitor_without_honor_labels() -> None:
 def test_components_combine(tmp_path: Path, order: tuple[str, ...]) -> None:
     """All components together, in any order, add up to what each adds alone, under an image named from outside."""
     objects = with_components(tmp_path, *order)
-    assert sorted(thing["kind"] for thing in objects) == sorted([*BASE_KINDS, "PodMonitor"])
+    assert sorted(thing["kind"] for thing in objects) == sorted(BASE_KINDS + [kind for kinds in ADDED_KINDS.values() for kind in kinds])
     added = [rule for rules in ADDED_RULES.values() for rule in rules]
     assert sorted(rules_of(objects)) == sorted(BASE_RULES + added)
     assert {"name": "PODTALLY_KUBELET_INSECURE_TLS", "value": "true"} in container_of(objects)["env"]
