@@ -155,7 +155,8 @@ root=$(buildah mount "$container")
 config=$(buildah inspect --type image --format '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}' "$image")
 [[ $config == "65534:65534 [podtally] [serve]" ]] || die "user, entry point and command are: $config"
 say "user, entry point, command: $config"
-unwanted=$(find "$root/opt" "$root/etc" "$root/root" "$root/tmp" "$root/run" -xdev \
+# Relative names: the store itself may lie below a folder of such a name (~/.cache).
+unwanted=$(cd -- "$root" && find opt etc root tmp run -xdev \
     \( -name pip.conf -o -name ca.pem -o -name '*.whl' -o -path '*/.cache/*' -o -path '*/site-packages/pip/*' \
        -o -path '*/site-packages/*/tests/*' -o -path '*/site-packages/*/docs/*' \) -print -quit)
 [[ -z $unwanted ]] || die "the image holds what it should not: $unwanted"
