@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
 LISTEN ?= 127.0.0.1:9753
 
-.PHONY: help run test check format docs golden bench image lock clean
+.PHONY: help run test format docs bench e2e image lock clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -46,6 +46,9 @@ docs: $(VENV)/dev ## write the generated documents and golden files anew
 
 bench: $(VENV)/dev ## measure cost per tick and per scrape, beside a plain C loop; writes docs/bench.md
 	$(BIN)/python -m bench.run
+
+e2e: $(VENV)/dev ## a real node in QEMU, the DaemonSet on it, its numbers beside kubectl top (docs/development.md)
+	$(BIN)/python -m tests.e2e run
 
 image: ## build the image for real with buildah and start the collector from it
 	tests/image/build.sh

@@ -1,0 +1,152 @@
+"""`make e2e` and the ways to work on the node: python -m tests.e2e COMMAND."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+
+from tests.e2e import build, cluster
+from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, IMAGES, LOGS, REPO, RESULTS, RUN
+from tests.e2e.processes import E2EError, inside, running
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.e2e", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="all tests, on both drivers and two kernels; then down (make e2e)")
+    run.add_argument("--keep", action="store_true", help="leave the last node up")
+    run.add_argument("--short", action="store_true", help="the short set alone, on the first driver")
+    one = commands.add_parser("up", help="bring the node up, with podtally and the workloads on it")
+    one.add_argument("--driver", choices=("systemd", "cgroupfs"), default="systemd")
+    one.add_argument("--kernel", choices=("older", "newer"), default="older")
+    commands.add_parser("push", help="build the image anew from the work tree and roll the DaemonSet")
+    commands.add_parser("shell", help="a shell on the node")
+    commands.add_parser("logs", help="put the node's logs beside the host's, and say where")
+    commands.add_parser("down", help="end all that was started")
+    commands.add_parser("kubectl", help="kubectl as the cluster's administrator, with kubectl's own arguments")
+    commands.add_parser("test", help="pytest on the node that is up, with pytest's own arguments")
+    return parser
+
+
+def pytest(*arguments: str) -> int:
+    """The end-to-end tests, run inside the cluster's network."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-o",
+        "addopts=--import-mode=importlib -p no:cacheprovider",
+        "-o",
+        "timeout=1500",
+    ]
+    names = [name for name in arguments if name.startswith("tests/")] or ["tests/e2e"]
+    rest = [argument for argument in arguments if not argument.startswith("tests/")]
+    return subprocess.run(inside([*command, "-s", "-v", *rest, *names]), cwd=REPO, check=False).returncode
+
+
+def bring_up(driver: str, kernel: str) -> None:
+    """A node with podtally and the workloads."""
+    cluster.prepare()
+    cluster.up(driver, kernel)
+    with cluster.stage("workloads"):
+        cluster.node(
+            "cat > /etc/kubernetes/manifests/static-web.yaml", stdin=(HERE / "manifests/static-web.yaml").read_bytes()
+        )
+        cluster.kubectl("apply", "-f", str(HERE / "manifests" / "workloads.yaml"))
+    with cluster.stage("the DaemonSet as it is shipped"):
+        cluster.deploy()
+
+
+def run(*, keep: bool, short: bool) -> int:
+    """The whole: the long set on the first node, the short one on the second driver with the newer kernel."""
+    shutil.rmtree(LOGS, ignore_errors=True)
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    plan = [("systemd", "older", "short" if short else "long")]
+    if not short:
+        plan.append(("cgroupfs", "newer", "short"))
+    status = 0
+    for index, (driver, kernel, extent) in enumerate(plan):
+        bring_up(driver, kernel)
+        with cluster.stage(f"tests, the {extent} set"):
+            found = pytest(*(["-m", "short"] if extent == "short" else []))
+        if found:
+            status = 1
+            cluster.gather_logs()
+            kept = RUN / f"logs-{driver}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(LOGS, kept)
+            print(f"tests failed on the node with the {driver} driver; all logs are in {kept}", flush=True)
+        if not (keep and index == len(plan) - 1):
+            with cluster.stage("down"):
+                cluster.down()
+    print(f"tables and recordings are in {RESULTS}")
+    return status
+
+
+def push() -> None:
+    """The work tree's collector into the running node."""
+    with cluster.stage("image"):
+        build.images()
+        cluster.import_image(IMAGES / "podtally.tar")
+    with cluster.stage("roll-out"):
+        cluster.kubectl("-n", "podtally", "delete", "pod", "--all", "--grace-period=1")
+        cluster.kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=180s", timeout=200)
+
+
+def main() -> int:
+    """Run a command; what a person has to know is one sentence."""
+    arguments, others = _parser().parse_known_args()
+    if others and arguments.command not in ("kubectl", "test"):
+        _parser().error(f"unrecognized arguments: {' '.join(others)}")
+    try:
+        if arguments.command not in ("run", "up") and not running("qemu") and arguments.command != "down":
+            raise E2EError("no node is up: python -m tests.e2e up brings one up.")
+        match arguments.command:
+            case "run":
+                return run(keep=arguments.keep, short=arguments.short)
+            case "up":
+                bring_up(arguments.driver, arguments.kernel)
+                print("up. A shell on it: python -m tests.e2e shell; kubectl: python -m tests.e2e kubectl get pods -A")
+            case "push":
+                push()
+            case "shell":
+                return subprocess.run(cluster.ssh_command(), check=False).returncode
+            case "logs":
+                cluster.gather_logs()
+                print(LOGS)
+            case "kubectl":
+                command = [str(BIN / "kubectl"), f"--kubeconfig={ADMIN_KUBECONFIG}", *others]
+                os.execvp("ip", inside(command))
+            case "test":
+                return pytest(*others)
+            case "down":
+                cluster.down()
+    except E2EError as error:
+        print(f"e2e: {error}", file=sys.stderr)
+        if arguments.command == "run":
+            _after_failure()
+        return 1
+    except BaseException:
+        if arguments.command == "run":
+            _after_failure()
+        raise
+    return 0
+
+
+def _after_failure() -> None:
+    """Keep the logs and end what was started, whatever went wrong."""
+    try:
+        if running("qemu"):
+            cluster.gather_logs()
+    except (E2EError, subprocess.SubprocessError):
+        traceback.print_exc()
+    cluster.down()
+    print(f"e2e: the logs are in {LOGS}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

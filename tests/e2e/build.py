@@ -1,0 +1,256 @@
+"""What is built once and kept: Kubernetes' programs by Go, the node's disk by mmdebstrap, the images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from tests.e2e import pki
+from tests.e2e.layout import BASE_DISK, BIN, CACHE, HERE, IMAGES, PKI, REPO, ROOTFS, RUN
+from tests.e2e.processes import E2EError, need
+
+TOOLS = HERE / "tools"
+GUEST_SUITE = "forky"
+"""Debian's testing: containerd 2.1, which a kubelet of 1.36 asks for."""
+GUEST_PACKAGES = (
+    "systemd-sysv,systemd,udev,dbus,containerd,runc,containernetworking-plugins,iptables,nftables,iproute2,kmod,"
+    "ca-certificates,openssh-server,procps,busybox-static,curl,zstd,util-linux,python3-minimal,"
+    "initramfs-tools,linux-image-cloud-amd64"
+)
+PROGRAMS = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+    "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+    "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+    "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+    "metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server",
+    "cadvisor": "./cadvisor",
+}
+BUSYBOX_IMAGE = "localhost/busybox:e2e"
+PAUSE_IMAGE = "localhost/pause:e2e"
+COLLECTOR_IMAGE = "localhost/podtally:test"
+"""The name under which tests/image/build.sh keeps it."""
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _made_from(stamp: Path, digest: str, *made: Path) -> bool:
+    return all(file.exists() for file in made) and stamp.exists() and stamp.read_text() == digest
+
+
+def programs() -> None:
+    """Kubernetes, etcd, metrics-server and cAdvisor, from the modules that go.mod pins."""
+    sources = [TOOLS / "go.mod", TOOLS / "go.sum", *sorted((TOOLS / "cadvisor").iterdir())]
+    digest = _digest(*(file.read_bytes() for file in sources))
+    if _made_from(BIN / ".digest", digest, *(BIN / name for name in PROGRAMS)):
+        return
+    need("go", package_hint="install Go 1.26 or newer; it builds Kubernetes' own programs from their modules.")
+    BIN.mkdir(parents=True, exist_ok=True)
+    release = re.search(r"^\s*k8s\.io/kubernetes (v(\d+)\.(\d+)\.\S+)", (TOOLS / "go.mod").read_text(), re.MULTILINE)
+    assert release is not None, "go.mod names the release of Kubernetes"
+    version = "k8s.io/component-base/version"
+    numbers = zip(("gitVersion", "gitMajor", "gitMinor"), release.groups(), strict=True)
+    flags = " ".join(["-s -w", *(f"-X {version}.{name}={value}" for name, value in numbers)])
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    for name, package in PROGRAMS.items():
+        print(f"    {name}", flush=True)
+        command = ["go", "build", "-trimpath", "-ldflags", flags, "-o", str(BIN / name), package]
+        done = subprocess.run(command, cwd=TOOLS, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise E2EError(
+                f"go could not build {name} (is its module registry reached?):\n{done.stderr.strip()[-2000:]}"
+            )
+    (BIN / ".digest").write_text(digest)
+
+
+def disk() -> None:
+    """The node's disk: Debian with containerd, the kubelet, and what guest/ holds; an older kernel beside Debian's."""
+    pki.make()
+    guest = HERE / "guest"
+    files = sorted(p for p in guest.rglob("*") if p.is_file())
+    config = _digest(
+        *(str(p.relative_to(guest)).encode() + p.read_bytes() for p in files), (BIN / ".digest").read_bytes()
+    )
+    config = _digest(config.encode(), GUEST_SUITE.encode(), GUEST_PACKAGES.encode(), (PKI / "ca.crt").read_bytes())
+    if _made_from(CACHE / ".disk", config, BASE_DISK):
+        return
+    if os.geteuid() != 0:
+        raise E2EError("make e2e must run as root: it makes a root file system and a network namespace.")
+    need(
+        "mmdebstrap",
+        "mkfs.ext4",
+        "dpkg-deb",
+        "ssh-keygen",
+        package_hint="apt-get install mmdebstrap e2fsprogs openssh-client",
+    )
+    if not (ROOTFS / "usr/bin/containerd").exists():
+        shutil.rmtree(ROOTFS, ignore_errors=True)
+        _run(
+            "mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"',
+            f"--include={GUEST_PACKAGES}", GUEST_SUITE, str(ROOTFS), *_mirror(),
+        )  # fmt: skip
+    _older_kernel()
+    shutil.copytree(guest, ROOTFS, dirs_exist_ok=True, symlinks=True)
+    shutil.copy2(BIN / "kubelet", ROOTFS / "usr/bin/kubelet")
+    target = ROOTFS / "etc/kubernetes/pki"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("ca.crt", "kubelet.crt", "kubelet.key", "kubelet.kubeconfig"):
+        shutil.copy2(PKI / name, target / name)
+    keys = ROOTFS / "root/.ssh"
+    keys.mkdir(mode=0o700, exist_ok=True)
+    shutil.copy2(PKI / "ssh_key.pub", keys / "authorized_keys")
+    (ROOTFS / "etc/machine-id").write_text(hashlib.sha256(b"podtally-e2e").hexdigest()[:32] + "\n")
+    _run("chroot", str(ROOTFS), "ssh-keygen", "-A")
+    _run("chroot", str(ROOTFS), "systemctl", "enable", "systemd-networkd", "ssh", "containerd", "e2e-driver", "kubelet")
+    _run(
+        "chroot", str(ROOTFS), "systemctl", "mask", "systemd-networkd-wait-online.service", "apt-daily.timer",
+        "apt-daily-upgrade.timer", "systemd-firstboot.service", "e2scrub_all.timer",
+    )  # fmt: skip
+    BASE_DISK.unlink(missing_ok=True)
+    _run("truncate", "-s", "10G", str(BASE_DISK))
+    _run("mkfs.ext4", "-q", "-F", "-d", str(ROOTFS), "-E", "lazy_itable_init=1", "-m", "0", str(BASE_DISK))
+    (CACHE / ".disk").write_text(config)
+
+
+def kernels() -> dict[str, str]:
+    """The kernels of the node's disk, by release: "older" is this machine's Debian's, "newer" the guest's own."""
+    releases = sorted((p.name.removeprefix("vmlinuz-") for p in (ROOTFS / "boot").glob("vmlinuz-*")), key=_release)
+    return {"older": releases[0], "newer": releases[-1]}
+
+
+def _release(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)[:3]]
+
+
+def _mirror() -> list[str]:
+    """The address that this machine's own apt takes Debian from; it is written nowhere."""
+    for file in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
+        found = re.search(r"^URIs:\s*(\S+/debian)/?\s*$", file.read_text(), re.MULTILINE)
+        if found:
+            return [found[1]]
+    return []
+
+
+def _older_kernel() -> None:
+    """The kernel of this machine's Debian release, beside the guest's own."""
+    if len(list((ROOTFS / "boot").glob("vmlinuz-*"))) > 1:
+        return
+    shown = _run("apt-cache", "depends", "linux-image-cloud-amd64")
+    found = re.search(r"Depends: (linux-image-\S+)", shown)
+    if not found:
+        raise E2EError("apt knows no linux-image-cloud-amd64: run apt-get update, and try again.")
+    folder = CACHE / "kernel"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _run("apt-get", "download", "-q", found[1], cwd=folder)
+    package = next(folder.glob("*.deb"))
+    _run("dpkg-deb", "-x", str(package), str(folder / "x"))
+    for source, target in (("boot", "boot"), ("lib/modules", "usr/lib/modules")):
+        shutil.copytree(folder / "x" / source, ROOTFS / target, dirs_exist_ok=True, symlinks=True)
+    release = found[1].removeprefix("linux-image-")
+    _run("chroot", str(ROOTFS), "depmod", release)
+    _run("chroot", str(ROOTFS), "update-initramfs", "-c", "-k", release)
+    shutil.rmtree(folder)
+
+
+def images() -> None:
+    """Archives of the images: the sandbox's, busybox, and the project's own from its Dockerfile."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    busybox = IMAGES / "busybox.tar"
+    if not busybox.exists():
+        program = (ROOTFS / "usr/bin/busybox").read_bytes()
+        listed = subprocess.run([str(ROOTFS / "usr/bin/busybox"), "--list"], capture_output=True, text=True, check=True)
+        links = {f"bin/{name}": "/bin/busybox" for name in listed.stdout.split() if name != "busybox"}
+        _archive(busybox, BUSYBOX_IMAGE, ["/bin/sh"], {"bin/busybox": program}, links)
+    pause = IMAGES / "pause.tar"
+    if not pause.exists():
+        need("gcc", package_hint="apt-get install gcc libc6-dev")
+        _run("gcc", "-Os", "-static", "-s", "-o", str(IMAGES / "pause"), str(HERE / "images" / "pause.c"))
+        _archive(pause, PAUSE_IMAGE, ["/pause"], {"pause": (IMAGES / "pause").read_bytes()}, {})
+    _collector_image()
+
+
+def _archive(out: Path, name: str, entrypoint: list[str], files: dict[str, bytes], links: dict[str, str]) -> None:
+    """An image of one layer, in the form of `docker save`."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for folder in ("tmp", "etc", "proc", "sys", "dev", "bin", "data"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder in ("tmp", "data") else 0o755
+            tar.addfile(entry)
+        for path, content in {**files, "etc/passwd": b"root:x:0:0:root:/:/bin/sh\n"}.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+        for path, target in links.items():
+            entry = tarfile.TarInfo(path)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            tar.addfile(entry)
+    data = layer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        }
+    ).encode()
+    name_of_config = f"{hashlib.sha256(config).hexdigest()}.json"
+    manifest = [{"Config": name_of_config, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
+    with tarfile.open(out, "w") as tar:
+        for path, content in (
+            (name_of_config, config),
+            (f"{digest}/layer.tar", data),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def collector_digest() -> str:
+    """What the project's image is made of, as one number."""
+    names = _run("git", "ls-files", "-co", "--exclude-standard", "collector", cwd=REPO).split()
+    files = [REPO / name for name in ("Dockerfile", "requirements.lock", "pyproject.toml", *names)]
+    return _digest(*(str(f.relative_to(REPO)).encode() + f.read_bytes() for f in files if f.exists()))
+
+
+def _collector_image() -> None:
+    """The project's image, built by tests/image/build.sh, which also starts the collector from it on a recording."""
+    archive, digest = IMAGES / "podtally.tar", collector_digest()
+    if _made_from(IMAGES / ".podtally", digest, archive):
+        return
+    need("buildah", package_hint="apt-get install buildah")
+    log = RUN / "logs" / "image.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    store = CACHE.parent / "image"
+    with open(log, "wb") as out:
+        done = subprocess.run([str(REPO / "tests/image/build.sh"), str(store)], stdout=out, stderr=out, check=False)
+    if done.returncode:
+        raise E2EError(
+            f"the image was not built; the last lines of {log}:\n" + "\n".join(log.read_text().splitlines()[-15:])
+        )
+    archive.unlink(missing_ok=True)
+    _run(
+        "buildah", "--root", str(store / "storage"), "--runroot", str(store / "run"), "--storage-driver", "vfs",
+        "push", "--quiet", "--disable-compression", COLLECTOR_IMAGE, f"docker-archive:{archive}:{COLLECTOR_IMAGE}",
+    )  # fmt: skip
+    (IMAGES / ".podtally").write_text(digest)
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise E2EError(f"{' '.join(command[:6])} failed ({done.returncode}):\n{done.stderr.strip()[-1500:]}")
+    return done.stdout

@@ -1,0 +1,355 @@
+"""The cluster: control plane on the host, one node in QEMU; up, down, and the ways in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e import build, pki
+from tests.e2e.layout import (
+    ADMIN_KUBECONFIG,
+    API_PORT,
+    BASE_DISK,
+    BIN,
+    COLLECTOR_PORT,
+    ETCD_PORT,
+    HERE,
+    HOST_ADDRESS,
+    IMAGES,
+    LOGS,
+    METRICS_SERVER_PORT,
+    NODE,
+    NODE_ADDRESS,
+    PKI,
+    RESULTS,
+    ROOTFS,
+    RUN,
+    SERVICE_NETWORK,
+    SSH_KEY,
+)
+from tests.e2e.processes import (
+    E2EError,
+    inside,
+    need,
+    network_down,
+    network_up,
+    running,
+    start,
+    started,
+    stop,
+    wait_for,
+)
+
+BEGAN = time.monotonic()
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    began = time.monotonic()
+    print(f"[{began - BEGAN:6.1f} s] {name} ...", flush=True)
+    yield
+    print(f"[{time.monotonic() - BEGAN:6.1f} s] {name}: {time.monotonic() - began:.1f} s", flush=True)
+
+
+# --- ways in --------------------------------------------------------------------------------------------------------
+
+
+def kubectl(*arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
+    """What kubectl prints, run as the cluster's administrator. Raises: E2EError with what it said."""
+    command = inside([str(BIN / "kubectl"), f"--kubeconfig={ADMIN_KUBECONFIG}", *arguments])
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
+    if check and done.returncode:
+        raise E2EError(f"kubectl {' '.join(arguments[:6])}: {done.stderr.strip()[-1500:]}")
+    return done.stdout
+
+
+def get(*arguments: str) -> Any:
+    """What kubectl gets, as JSON."""
+    return json.loads(kubectl("get", *arguments, "-o", "json"))
+
+
+def ssh_command(*command: str) -> list[str]:
+    """The command that runs another on the node by ssh."""
+    options = {
+        "StrictHostKeyChecking": "no",
+        "UserKnownHostsFile": "/dev/null",
+        "ConnectTimeout": "10",
+        "ControlMaster": "auto",
+        "ControlPath": str(RUN / "ssh.sock"),
+        "ControlPersist": "600",
+    }
+    flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+    return inside(["ssh", "-q", "-i", str(SSH_KEY), *flags, f"root@{NODE_ADDRESS}", *command])
+
+
+def node(command: str, *, stdin: bytes | None = None, check: bool = True, timeout: float = 300) -> str:
+    """A shell command on the node; its output. Raises: E2EError with what it said."""
+    done = subprocess.run(ssh_command(command), input=stdin, capture_output=True, check=False, timeout=timeout)
+    if check and done.returncode:
+        raise E2EError(f"on the node, {command[:120]!r} gave {done.returncode}: {done.stderr.decode()[-1500:]}")
+    return done.stdout.decode()
+
+
+def put(content: bytes, path: str, mode: str = "644") -> None:
+    """Write a file on the node."""
+    node(f"cat > {path} && chmod {mode} {path}", stdin=content)
+
+
+# --- up and down ----------------------------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Build what is not yet in the cache."""
+    need("ip", "qemu-system-x86_64", "qemu-img", package_hint="apt-get install iproute2 qemu-system-x86 qemu-utils")
+    for what, make in (
+        ("programs of Kubernetes", build.programs),
+        ("the node's disk", build.disk),
+        ("images", build.images),
+    ):
+        with stage(what):
+            make()
+
+
+def up(driver: str = "systemd", kernel: str = "older") -> None:
+    """Bring the cluster up on a fresh disk, up to a Ready node with metrics-server."""
+    if running("qemu"):
+        raise E2EError("a node is up already: python -m tests.e2e down ends it.")
+    for folder in (LOGS, RESULTS):
+        folder.mkdir(parents=True, exist_ok=True)
+    network_up()
+    with stage("control plane"):
+        control_plane()
+    with stage(f"node ({driver} driver, kernel {build.kernels()[kernel]})"):
+        boot(driver, build.kernels()[kernel])
+        wait_for("ssh to the node", lambda: _answers("true"), 180)
+    with stage("images into containerd"):
+        wait_for("containerd", lambda: _answers("ctr version"), 60)
+        for name in ("pause", "busybox", "podtally"):
+            import_image(IMAGES / f"{name}.tar")
+    with stage("node Ready"):
+        wait_for("the node's Ready", node_ready, 180)
+    with stage("metrics-server"):
+        metrics_server()
+
+
+def control_plane() -> None:
+    """etcd, API server, controller manager, scheduler."""
+    client, peer = f"http://127.0.0.1:{ETCD_PORT}", f"http://127.0.0.1:{ETCD_PORT + 1}"
+    start(
+        "etcd",
+        [
+            str(BIN / "etcd"),
+            f"--data-dir={RUN / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        ],
+    )
+    api_server()
+    start(
+        "kube-controller-manager",
+        [
+            str(BIN / "kube-controller-manager"),
+            f"--kubeconfig={ADMIN_KUBECONFIG}",
+            "--bind-address=127.0.0.1",
+            "--leader-elect=false",
+            f"--root-ca-file={PKI / 'ca.crt'}",
+            f"--service-account-private-key-file={PKI / 'sa.key'}",
+        ],
+    )
+    start(
+        "kube-scheduler",
+        [
+            str(BIN / "kube-scheduler"),
+            f"--kubeconfig={ADMIN_KUBECONFIG}",
+            "--bind-address=127.0.0.1",
+            "--leader-elect=false",
+        ],
+    )
+
+
+def api_server() -> None:
+    """Start the API server and wait until it is ready."""
+    start(
+        "kube-apiserver",
+        [
+            str(BIN / "kube-apiserver"),
+            f"--advertise-address={HOST_ADDRESS}",
+            f"--secure-port={API_PORT}",
+            f"--etcd-servers=http://127.0.0.1:{ETCD_PORT}",
+            f"--client-ca-file={PKI / 'ca.crt'}",
+            f"--tls-cert-file={PKI / 'apiserver.crt'}",
+            f"--tls-private-key-file={PKI / 'apiserver.key'}",
+            f"--kubelet-client-certificate={PKI / 'kubelet-client.crt'}",
+            f"--kubelet-client-key={PKI / 'kubelet-client.key'}",
+            f"--kubelet-certificate-authority={PKI / 'ca.crt'}",
+            "--kubelet-preferred-address-types=InternalIP",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={PKI / 'sa.pub'}",
+            f"--service-account-signing-key-file={PKI / 'sa.key'}",
+            f"--service-cluster-ip-range={SERVICE_NETWORK}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--enable-aggregator-routing=true",
+            f"--proxy-client-cert-file={PKI / 'front-proxy.crt'}",
+            f"--proxy-client-key-file={PKI / 'front-proxy.key'}",
+            f"--requestheader-client-ca-file={PKI / 'ca.crt'}",
+            "--requestheader-allowed-names=front-proxy",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-username-headers=X-Remote-User",
+        ],
+    )
+    wait_for("the API server", lambda: kubectl("get", "--raw", "/readyz", check=False) == "ok", 120)
+
+
+def boot(driver: str, release: str) -> None:
+    """Start the virtual machine on a fresh layer over the kept disk."""
+    disk = RUN / "disk.qcow2"
+    disk.unlink(missing_ok=True)
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(BASE_DISK), "-F", "raw", str(disk)], check=True
+    )
+    start(
+        "qemu",
+        [
+            *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=1024"),
+            # QEMU 7.2 emulates cmpxchg16b so that newer kernels double-fault.
+            *("-cpu", "max,-cx16", "-smp", "2", "-m", "6144", "-nographic", "-no-reboot"),
+            *(
+                "-kernel",
+                str(ROOTFS / f"boot/vmlinuz-{release}"),
+                "-initrd",
+                str(ROOTFS / f"boot/initrd.img-{release}"),
+            ),
+            "-append",
+            f"root=/dev/vda rw console=ttyS0 psi=1 mitigations=off net.ifnames=0 e2e.driver={driver}",
+            *("-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe,aio=threads"),
+            *("-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no"),
+            *("-device", "virtio-net-pci,netdev=n0", "-device", "virtio-rng-pci"),
+        ],
+    )
+
+
+def _answers(command: str) -> bool:
+    try:
+        node(command, timeout=15)
+    except (E2EError, subprocess.TimeoutExpired):
+        return False
+    return True
+
+
+def import_image(archive: Path) -> None:
+    """An image's archive into the node's containerd."""
+    with open(archive, "rb") as source:
+        done = subprocess.run(
+            ssh_command("ctr -n k8s.io images import --local -"),
+            stdin=source,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise E2EError(f"the node's containerd did not take {archive.name}: {done.stderr[-800:]}")
+
+
+def node_ready() -> bool:
+    """Whether the node is Ready to the API server."""
+    shown = kubectl("get", "node", NODE, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}", check=False)
+    return shown.strip() == "True"
+
+
+def metrics_server() -> None:
+    """metrics-server on the host, reached by the aggregator, reading the kubelet at the node's address."""
+    kubectl("apply", "-f", str(HERE / "manifests" / "metrics-server.yaml"))
+    start_metrics_server("metrics-server", METRICS_SERVER_PORT, 10250)
+    kubectl("apply", "-f", str(HERE / "manifests" / "metrics-api.yaml"))
+
+
+def service_account_kubeconfig(name: str) -> Path:
+    """A kubeconfig with the bearer token of metrics-server's account, as it has in a pod."""
+    token = kubectl("-n", "kube-system", "create", "token", "metrics-server", "--duration=24h").strip()
+    file = PKI / f"{name}.kubeconfig"
+    pki.write_kubeconfig(file, "admin")
+    config = json.loads(file.read_text())
+    config["users"][0]["user"] = {"token": token}
+    file.write_text(json.dumps(config))
+    return file
+
+
+def start_metrics_server(name: str, port: int, kubelet_port: int) -> None:
+    """A metrics-server that reads that port of every node's address, with its account's token."""
+    config = service_account_kubeconfig(name)
+    start(
+        name,
+        [
+            str(BIN / "metrics-server"),
+            *(f"--{kind}kubeconfig={config}" for kind in ("", "authentication-", "authorization-")),
+            f"--kubelet-port={kubelet_port}",
+            f"--kubelet-certificate-authority={PKI / 'ca.crt'}",
+            "--kubelet-preferred-address-types=InternalIP",
+            "--metric-resolution=15s",
+            f"--secure-port={port}",
+            f"--tls-cert-file={PKI / 'metrics-server.crt'}",
+            f"--tls-private-key-file={PKI / 'metrics-server.key'}",
+        ],
+    )
+
+
+def deploy(overlay: Path = HERE / "manifests" / "podtally") -> None:
+    """Apply podtally's manifests and wait until its pod is Ready. Raises: E2EError."""
+    kubectl("apply", "-k", str(overlay))
+    kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=180s", timeout=200)
+
+
+def collector_pod() -> dict[str, Any]:
+    """The DaemonSet's pod that is not going away."""
+    pods = get("pods", "-n", "podtally", "-l", "app.kubernetes.io/name=podtally")["items"]
+    living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    if len(living) != 1:
+        raise E2EError(f"there should be one pod of podtally, and there are {len(living)}")
+    return dict(living[0])
+
+
+def collector_url() -> str:
+    """Where the DaemonSet's pod answers: its own address, which the host has a route to."""
+    return f"http://{collector_pod()['status']['podIP']}:{COLLECTOR_PORT}"
+
+
+def gather_logs() -> None:
+    """Put the node's logs beside the host's."""
+    for name, command in {
+        "kubelet": "journalctl -u kubelet --no-pager",
+        "containerd": "journalctl -u containerd --no-pager",
+        "kernel": "dmesg",
+    }.items():
+        (LOGS / f"node-{name}.log").write_text(node(command, check=False))
+    (LOGS / "pods.txt").write_text(kubectl("get", "pods", "-A", "-o", "wide", check=False, timeout=30))
+    (LOGS / "events.txt").write_text(kubectl("get", "events", "-A", check=False, timeout=30))
+    (LOGS / "collector.log").write_text(
+        kubectl("-n", "podtally", "logs", "daemonset/podtally", "--prefix", check=False, timeout=30)
+    )
+    (LOGS / "collector-previous.log").write_text(
+        kubectl("-n", "podtally", "logs", "daemonset/podtally", "--previous", check=False, timeout=30)
+    )
+
+
+def down() -> None:
+    """End every process that was started, and take network and disk away. Logs and results stay."""
+    if running("qemu"):
+        subprocess.run(ssh_command("-O", "exit"), capture_output=True, check=False)
+    for name in reversed(started()):
+        stop(name)
+    network_down()
+    (RUN / "disk.qcow2").unlink(missing_ok=True)
+    shutil.rmtree(RUN / "etcd", ignore_errors=True)

@@ -1,0 +1,83 @@
+"""A real Prometheus on the host that scrapes the DaemonSet's pod at its own address, as one in the cluster would."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.parse
+from typing import Any
+
+from tests.e2e.cluster import collector_url
+from tests.e2e.layout import NODE, PROMETHEUS_PORT, RUN
+from tests.e2e.observing import fetch
+from tests.e2e.processes import need, start, stop, wait_for
+
+URL = f"http://127.0.0.1:{PROMETHEUS_PORT}"
+
+
+FOLDER = RUN / "prometheus"
+
+
+def configuration() -> str:
+    """Targets from a file: Debian builds Prometheus without discovery in Kubernetes."""
+    return json.dumps(
+        {
+            "global": {"scrape_interval": "5s", "scrape_timeout": "4s"},
+            "scrape_configs": [
+                {
+                    "job_name": "podtally",
+                    "honor_labels": True,
+                    "file_sd_configs": [{"files": [str(FOLDER / "targets.json")], "refresh_interval": "5s"}],
+                }
+            ],
+        }
+    )
+
+
+def point_at_collector() -> None:
+    """Write the pod's address; the node is the instance, so that series outlive the collector's pods."""
+    target = urllib.parse.urlsplit(collector_url()).netloc
+    written = FOLDER / "targets.new"
+    written.write_text(json.dumps([{"targets": [target], "labels": {"instance": NODE}}]))
+    written.rename(FOLDER / "targets.json")
+
+
+def start_prometheus() -> None:
+    """Start it with an empty store."""
+    need("prometheus", package_hint="apt-get install prometheus")
+    stop("prometheus")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "prometheus.yml").write_text(configuration())
+    point_at_collector()
+    start(
+        "prometheus",
+        [
+            "prometheus",
+            f"--config.file={FOLDER / 'prometheus.yml'}",
+            f"--storage.tsdb.path={FOLDER / 'data'}",
+            f"--web.listen-address=127.0.0.1:{PROMETHEUS_PORT}",
+        ],
+    )
+    wait_for("Prometheus' first scrape", lambda: query("up{job='podtally'} == 1"), 60)
+
+
+def query(expression: str, *, path: str = "query", **more: str) -> list[Any]:
+    """The result of a query; empty while Prometheus does not answer."""
+    arguments = urllib.parse.urlencode({"query": expression, **more})
+    try:
+        answer = json.loads(fetch(f"{URL}/api/v1/{path}?{arguments}"))
+    except OSError:
+        return []
+    return list(answer["data"]["result"])
+
+
+def over(expression: str, begin: float, *, step: int = 5) -> list[Any]:
+    """The same over a span until now."""
+    return query(expression, path="query_range", start=str(begin), end=str(time.time()), step=str(step))
+
+
+def names() -> list[str]:
+    """The names of all series of the job."""
+    return [str(name) for name in json.loads(fetch(f"{URL}/api/v1/label/__name__/values"))["data"]]
