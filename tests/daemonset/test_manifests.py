@@ -370,7 +370,7 @@ def test_kubelet_insecure_tls() -> None:
 
 
 def test_hostport_tls_finds_its_files() -> None:
-    """The web configuration is mounted under its hashed name, and names the files of the Secret by the mounts' paths."""
+    """The web configuration is mounted under its hashed name, and names the Secret's files by the mounts' paths."""
     objects = build(TLS)
     config = only("ConfigMap", objects)
     volumes = {volume["name"]: volume for volume in pod_of(objects)["spec"]["volumes"]}
@@ -432,7 +432,9 @@ def test_podmonitor_without_honor_labels() -> None:
 def test_components_combine(tmp_path: Path, order: tuple[str, ...]) -> None:
     """All components together, in any order, add up to what each adds alone, under an image named from outside."""
     objects = with_components(tmp_path, *order)
-    assert sorted(thing["kind"] for thing in objects) == sorted(BASE_KINDS + [kind for kinds in ADDED_KINDS.values() for kind in kinds])
+    assert sorted(thing["kind"] for thing in objects) == sorted(
+        BASE_KINDS + [kind for kinds in ADDED_KINDS.values() for kind in kinds]
+    )
     added = [rule for rules in ADDED_RULES.values() for rule in rules]
     assert sorted(rules_of(objects)) == sorted(BASE_RULES + added)
     assert {"name": "PODTALLY_KUBELET_INSECURE_TLS", "value": "true"} in container_of(objects)["env"]

@@ -81,6 +81,17 @@ def test_every_pod_cgroup_of_the_node_has_its_pods_name() -> None:
     wait_for("a pod_cgroup_* series for each running pod and for no other", named, 60, every=2)
 
 
+def test_an_oom_kill_is_counted_on_its_pod() -> None:
+    """The kernel counts the kill in the pod's cgroup, which outlives the container's."""
+
+    def killed() -> float:
+        found = series(of_collector("/metrics"))
+        wanted = (("event", "oom_kill"), ("namespace", "team-c"), ("pod", "oom"))
+        return found.get(("pod_cgroup_memory_events_total", wanted), 0.0)
+
+    wait_for("an OOM kill of team-c/oom", killed, 120, every=3)
+
+
 def test_a_burst_of_pods_is_named_and_then_gone() -> None:
     """Twelve pods at once: each is seen, and none stays when they are deleted."""
     kubectl("-n", "team-a", "scale", "deployment/churn", "--replicas=12")

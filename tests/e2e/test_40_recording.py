@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,10 @@ def _read(recording: Path, ending: str) -> dict[str, str]:
 
 def test_a_recording_while_pods_come_and_go_replays_to_what_was_served() -> None:
     """Every counter in the replay's last frame lies between what the live collector served before and after it."""
-    kubectl("-n", "team-a", "delete", "pod", "-l", "app=churn", "--wait=false")
+    replacing = ["delete", "pod", "-l", "app=churn", "--wait=false"]
+    threading.Timer(8, lambda: kubectl("-n", "team-a", *replacing)).start()
     before = samples(of_collector("/metrics/resource"))
-    recording = _record("churn", 20)
+    recording = _record("churn", 40)
     after = samples(of_collector("/metrics/resource"))
     replayed = samples(_replayed(recording, "/metrics/resource"))
     compared = [

@@ -24,6 +24,7 @@ from tests.support import (
     LEAF_B,
     LEAF_C,
     POD_PATH,
+    RECORDED,
     SECOND_NS,
     SYNTHETIC,
     Cgroup,
@@ -81,7 +82,7 @@ def differing(before: list[Exposed], after: list[Exposed]) -> list[tuple[int, st
 FORMS = ("r", "r.tar", "r.tar.gz", "r.tar.zst")
 
 
-@pytest.mark.parametrize("name", [*SYNTHETIC, *CAPTURED])
+@pytest.mark.parametrize("name", [*SYNTHETIC, *CAPTURED, *RECORDED])
 def test_a_recording_of_a_recording_says_the_same(name: str, tmp_path: Path) -> None:
     """Of every frame /metrics, /metrics/resource and the API's document are equal byte for byte."""
     original = recording(name)
@@ -90,7 +91,7 @@ def test_a_recording_of_a_recording_says_the_same(name: str, tmp_path: Path) -> 
     assert differing(before, of_recording(load(tmp_path / "r.tar"))) == []
 
 
-@pytest.mark.parametrize("name", [*SYNTHETIC, *CAPTURED])
+@pytest.mark.parametrize("name", [*SYNTHETIC, *CAPTURED, *RECORDED])
 def test_recording_changes_nothing(name: str, tmp_path: Path) -> None:
     """What is said while a recording is recorded is what is said of it without."""
     original = recording(name)

@@ -1,0 +1,23 @@
+"""Recordings that the DaemonSet's own pod took on a real node: what they hold that older ones do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.replays import last_tally
+from tests.support import RECORDED, recording
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_directory_has_the_time_it_was_made(name: str) -> None:
+    """Start times are known without asking anybody: each directory of each frame has its mtime."""
+    times = [entry.mtime_ns for frame in recording(name).frames for entry in frame.dirs.values()]
+    assert len(times) > 100
+    assert None not in times
+
+
+def test_the_pod_keeps_the_count_of_its_containers_oom_kills() -> None:
+    """The container that was killed is another by now; the pod's cgroup still tells of every kill."""
+    [oom] = [one for one in last_tally("oom.tar.zst").pods if one.pod.name == "oom"]
+    assert oom.reading.details is not None
+    assert (oom.reading.details.memory_oom_kill_events or 0) > 10
