@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -30,22 +31,23 @@ class Observed:
     answers: list[Top] = field(default_factory=list)
 
 
-def observe(seconds: float) -> Observed:
-    """Watch our page, the kubelet's and the metrics API side by side."""
-    seen = Observed(began=time.time())
-    watch = Watch()
-    watch.every(1.0, "ours", lambda: of_collector("/metrics/resource"), seen.ours.add)
-    watch.every(5.0, "kubelet", lambda: of_kubelet("/metrics/resource"), seen.kubelet.add)
-    watch.every(7.0, "metrics API", metrics_api, lambda _, text: seen.answers.extend(tops(text)))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(min(60.0, max(0.0, end - time.monotonic())))
-        print(f"    {time.time() - seen.began:.0f} of {seconds:.0f} s, {len(seen.answers)} answers", flush=True)
-    watch.end()
-    seen.ended = time.time()
-    for name, failures in watch.failures.items():
-        print(f"    {name}: {len(failures)} questions failed, the last: {failures[-1][1][:200]}", flush=True)
-    return seen
+@dataclass
+class Observing:
+    """A span that is being watched: it goes on while other tests run."""
+
+    watch: Watch
+    seen: Observed
+
+    def whole(self) -> Observed:
+        """Wait until it is as long as it is to be, and end it."""
+        while (left := self.seen.began + OBSERVE_SECONDS - time.time()) > 0:
+            print(f"    watching for {left:.0f} s more, {len(self.seen.answers)} answers so far", flush=True)
+            time.sleep(min(60.0, left))
+        self.watch.end()
+        self.seen.ended = time.time()
+        for name, failures in self.watch.failures.items():
+            print(f"    {name}: {len(failures)} questions failed, the last: {failures[-1][1][:200]}", flush=True)
+        return self.seen
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +57,23 @@ def prometheus() -> float:
     return time.time()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def observing(request: pytest.FixtureRequest) -> Iterator[Observing | None]:
+    """Our page, the kubelet's and the metrics API side by side, from the first test on if a later one looks at them."""
+    if not any("observed" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    request.getfixturevalue("prometheus")
+    seen, watch = Observed(began=time.time()), Watch()
+    watch.every(1.0, "ours", lambda: of_collector("/metrics/resource"), seen.ours.add)
+    watch.every(5.0, "kubelet", lambda: of_kubelet("/metrics/resource"), seen.kubelet.add)
+    watch.every(7.0, "metrics API", metrics_api, lambda _, text: seen.answers.extend(tops(text)))
+    yield Observing(watch, seen)
+    watch.end()
+
+
 @pytest.fixture(scope="session")
-def observed(prometheus: float) -> Observed:
-    """The ten minutes that several tests look at."""
-    return observe(OBSERVE_SECONDS)
+def observed(observing: Observing | None) -> Observed:
+    """The ten minutes that several tests look at, when they are over."""
+    assert observing is not None, "it is watched because this is asked for"
+    return observing.whole()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.cluster import collector_url, kubectl
 from tests.e2e.layout import NODE_ADDRESS, PKI, RESULTS
+from tests.e2e.processes import E2EError
 
 CPU = "container_cpu_usage_seconds_total"
 MEMORY = "container_memory_working_set_bytes"
@@ -43,7 +45,7 @@ class Sample(NamedTuple):
 
 
 def fetch(url: str, *, token: str | None = None, client: str | None = None, timeout: float = 20) -> str:
-    """The body that a URL answers with. Raises: urllib.error.URLError, of which HTTPError is one."""
+    """The body that a URL answers with. Raises: OSError, of which URLError and HTTPError are kinds."""
     context = ssl.create_default_context(cafile=str(PKI / "ca.crt"))
     if client:
         context.load_cert_chain(PKI / f"{client}.crt", PKI / f"{client}.key")
@@ -116,7 +118,7 @@ class Watch:
                 now = time.time()
                 try:
                     keep(now, ask())
-                except (OSError, urllib.error.URLError, ValueError, RuntimeError, Exception) as error:  # noqa: BLE001
+                except (OSError, HTTPException, ValueError, E2EError, subprocess.TimeoutExpired) as error:
                     self.failures[name].append((now, f"{type(error).__name__}: {error}"))
                 self._end.wait(max(0.0, seconds - (time.monotonic() - began)))
 

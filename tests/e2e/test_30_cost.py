@@ -12,7 +12,7 @@ from tests.e2e.layout import BIN, PKI, RESULTS
 from tests.e2e.observing import of_collector, of_kubelet, table
 from tests.e2e.processes import inside
 
-SPAN_SECONDS = 45
+SPAN_SECONDS = 30
 QUESTIONS = 8
 CADVISOR_PORT = 8081
 
