@@ -18,6 +18,9 @@ class Row(NamedTuple):
     theirs_millicores: float
     ours_millicores: float
     memory_agrees: bool
+    possible: bool
+    """Whether theirs lies within what our readings on either side of the span's ends allow: what is left is where in
+    a second the CPU was used, and a straight line between two readings cannot know that."""
 
     @property
     def difference(self) -> float:
@@ -58,12 +61,18 @@ def compare(answers: Iterable[Top], ours: Track, kubelet: Track) -> tuple[list[R
             continue
         before, after = ours.cpu_at(top.container, begin), ours.cpu_at(top.container, end)
         near = ours.memory_between(top.container, end)
-        if before is None or after is None or near is None:
+        around = ours.cpu_around(top.container, begin), ours.cpu_around(top.container, end)
+        if before is None or after is None or near is None or around[0] is None or around[1] is None:
             continue
         seen.add((top.container, begin, end))
         slack = max(MIB, memory * 0.01)
         agrees = near[0] - slack <= memory <= near[1] + slack
-        rows.append(Row(top.container, top.cpu_millicores, (after - before) / (end - begin) * 1000, agrees))
+        least, most = around[1][0] - around[0][1], around[1][1] - around[0][0]
+        possible = least <= top.cpu_millicores / 1000 * (end - begin) + 1e-6 and (
+            top.cpu_millicores / 1000 * (end - begin) <= most + 1e-6
+        )
+        mine = (after - before) / (end - begin) * 1000
+        rows.append(Row(top.container, top.cpu_millicores, mine, agrees, possible))
     return rows, unknown
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from collector.parity.resource import CLOCK_SLACK_MS
 from tests.e2e.cluster import collector_url, kubectl
 from tests.e2e.layout import NODE_ADDRESS, PKI, RESULTS
 from tests.e2e.processes import E2EError
@@ -25,6 +26,9 @@ from tests.e2e.processes import E2EError
 CPU = "container_cpu_usage_seconds_total"
 MEMORY = "container_memory_working_set_bytes"
 START = "container_start_time_seconds"
+
+
+CLOCK_SLACK_SECONDS = CLOCK_SLACK_MS / 1000
 
 
 class Container(NamedTuple):
@@ -157,6 +161,13 @@ class Track:
         before, after = known[at - 1], known[at]
         share = (moment - before.time_seconds) / (after.time_seconds - before.time_seconds)
         return before.cpu_seconds + share * (after.cpu_seconds - before.cpu_seconds)
+
+    def cpu_around(self, key: Container, moment: float) -> tuple[float, float] | None:
+        """The readings of CPU seconds on either side of a moment, no nearer to it than the two clocks are apart."""
+        known = self.samples.get(key, [])
+        before = bisect_right(known, moment - CLOCK_SLACK_SECONDS, key=lambda sample: sample.time_seconds) - 1
+        after = bisect_right(known, moment + CLOCK_SLACK_SECONDS, key=lambda sample: sample.time_seconds)
+        return (known[before].cpu_seconds, known[after].cpu_seconds) if before >= 0 and after < len(known) else None
 
     def memory_between(self, key: Container, moment: float) -> tuple[float, float] | None:
         """The least and the most of the memory readings on either side of a moment."""

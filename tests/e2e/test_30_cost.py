@@ -73,7 +73,7 @@ def test_podtally_costs_under_a_fifteenth_of_cadvisor() -> None:
         f"Cost of {cgroups:.0f} cgroups, over {SPAN_SECONDS} s each (emulated cores; the ratios count)",
         ["who", "cores", "times podtally's", "RSS MiB"],
         [
-            ("podtally, whole program, scraped every 5 s", ours, 1.0, _process(process)[1] / mib),
+            ("podtally, whole program", ours, 1.0, _process(process)[1] / mib),
             ("podtally, its ticks alone", ticking, ticking / ours, ""),
             ("cAdvisor, housekeeping 1 s", every_second, every_second / ours, every_second_bytes / mib),
             ("cAdvisor, housekeeping 10 s", every_ten, every_ten / ours, every_ten_bytes / mib),
