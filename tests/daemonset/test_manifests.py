@@ -5,9 +5,11 @@ from __future__ import annotations
 import posixpath
 import re
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import yaml
 
 from collector import __version__
 from collector.flags import FLAGS
+from collector.server.webconfig import parse
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMONSET = REPO / "daemonset"
@@ -46,7 +49,22 @@ ADDED_KINDS: dict[str, list[str]] = {
     "overlays/hostport-tls": ["ConfigMap"],
     "overlays/networkpolicy": ["NetworkPolicy"],
 }
+ADDED_ENVIRONMENT: dict[str, dict[str, str]] = {
+    "overlays/kubelet-insecure-tls": {"PODTALLY_KUBELET_INSECURE_TLS": "true"},
+    "overlays/hostport-tls": {
+        "PODTALLY_WEB_CONFIG_FILE": "/etc/podtally/web/web.yml",
+        "PODTALLY_AUTHENTICATE": "true",
+    },
+}
 TLS = "overlays/hostport-tls"
+COMBINATIONS = [
+    *(chosen for size in range(2, len(COMPONENTS) + 1) for chosen in combinations(COMPONENTS, size)),
+    *((second, first) for first, second in combinations(COMPONENTS, 2)),
+    tuple(reversed(COMPONENTS)),
+]
+"""Every combination of two components and more as they are listed, and each two, and all, the other way round."""
+README = DAEMONSET / "README.md"
+METRICS_SERVER = REPO / "docs" / "metrics-server.md"
 BASE_KINDS = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Namespace", "Service", "ServiceAccount"]
 
 pytestmark = pytest.mark.skipif(
@@ -306,16 +324,13 @@ def environment_of(name: str) -> dict[str, str]:
 def test_environment(name: str) -> None:
     """The program is told where the host's cgroups are mounted, the node's name and its kubelet; nothing adds to it."""
     mount = container_of(build(name))["volumeMounts"][0]["mountPath"]
-    insecure = {"PODTALLY_KUBELET_INSECURE_TLS": "true"} if "insecure" in name else {}
-    secured = {"PODTALLY_WEB_CONFIG_FILE": "/etc/podtally/web/web.yml", "PODTALLY_AUTHENTICATE": "true"}
     assert environment_of(name) == {
         "PODTALLY_NODE_NAME": "spec.nodeName",
         "PODTALLY_CGROUP_ROOT": mount,
         "HOST_IP": "status.hostIP",
         "PODTALLY_KUBELET_URL": "https://$(HOST_IP):10250",
         "SSL_CERT_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-        **insecure,
-        **(secured if name == TLS else {}),
+        **ADDED_ENVIRONMENT.get(name, {}),
     }
     assert pod_of(build(name))["spec"]["enableServiceLinks"] is False
 
@@ -377,9 +392,12 @@ def test_hostport_tls_finds_its_files() -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in container_of(objects)["volumeMounts"]}
     assert volumes["web"]["configMap"]["name"] == config["metadata"]["name"] != "podtally-web"
     assert environment_of(TLS)["PODTALLY_WEB_CONFIG_FILE"] == f"{mounts['web']}/{next(iter(config['data']))}"
-    settings = yaml.safe_load(config["data"]["web.yml"])["tls_server_config"]
-    named = {posixpath.normpath(posixpath.join(mounts["web"], settings[key])) for key in ("cert_file", "key_file")}
-    assert named == {f"{mounts['tls']}/tls.crt", f"{mounts['tls']}/tls.key"}
+    web = parse(config["data"]["web.yml"].encode(), f"{mounts['web']}/web.yml")
+    assert web.tls is not None, "the program would refuse --authenticate over plain HTTP"
+    assert posixpath.normpath(str(web.tls.cert.path)) == f"{mounts['tls']}/tls.crt"
+    assert posixpath.normpath(str(web.tls.key.path)) == f"{mounts['tls']}/tls.key"
+    assert web.tls.client_auth == ssl.CERT_NONE, "the kubelet's probes have no certificate"
+    assert not web.users, "a request has one Authorization header, and that is the token's"
     assert volumes["tls"]["secret"] == {"secretName": "podtally-tls"}
 
 
@@ -428,17 +446,37 @@ def test_podmonitor_without_honor_labels() -> None:
         assert re.fullmatch(drop["regex"], rule["sourceLabels"][0])
 
 
-@pytest.mark.parametrize("order", [COMPONENTS, tuple(reversed(COMPONENTS))])
-def test_components_combine(tmp_path: Path, order: tuple[str, ...]) -> None:
-    """All components together, in any order, add up to what each adds alone, under an image named from outside."""
-    objects = with_components(tmp_path, *order)
-    assert sorted(thing["kind"] for thing in objects) == sorted(
-        BASE_KINDS + [kind for kinds in ADDED_KINDS.values() for kind in kinds]
+@pytest.mark.parametrize("chosen", COMBINATIONS, ids="+".join)
+def test_components_combine(tmp_path: Path, chosen: tuple[str, ...]) -> None:
+    """Any components, in any order, add up to what each adds alone, under an image named from outside."""
+    objects = with_components(tmp_path, *chosen)
+    names = [f"overlays/{name}" for name in chosen]
+    kinds = [kind for name in names for kind in ADDED_KINDS.get(name, [])]
+    assert sorted(thing["kind"] for thing in objects) == sorted(BASE_KINDS + kinds)
+    added = [rule for name in names for rule in ADDED_RULES.get(name, [])]
+    assert rules_of(objects) == BASE_RULES + added
+    container, base = container_of(objects), container_of(build("base"))
+    variables = {key: value for name in names for key, value in ADDED_ENVIRONMENT.get(name, {}).items()}
+    assert container["env"] == [*base["env"], *({"name": key, "value": value} for key, value in variables.items())]
+    expected = container_of(build(TLS)) if "hostport-tls" in chosen else base
+    for key in expected.keys() - {"env", "image"}:
+        assert container[key] == expected[key], key
+    assert container["image"] == "elsewhere/podtally:9.9.9"
+    like = build(TLS) if "hostport-tls" in chosen else build("base")
+    assert pod_of(objects)["spec"]["volumes"] == pod_of(like)["spec"]["volumes"]
+    assert pod_of(objects)["metadata"] == pod_of(like)["metadata"]
+
+
+@pytest.mark.parametrize("name", [".", "base", *(name for name in OVERLAYS if name != TLS)])
+def test_only_hostport_tls_opens_the_node(name: str) -> None:
+    """No other build has a port of the node's, a Secret, a ConfigMap, or a right to ask who others are."""
+    assert not {"Secret", "ConfigMap"} & {thing["kind"] for thing in build(name)}
+    spec = pod_of(build(name))["spec"]
+    assert all(volume.keys() == {"name", "hostPath"} for volume in spec["volumes"])
+    assert all(port.keys() == {"name", "containerPort", "protocol"} for port in container_of(build(name))["ports"])
+    assert not any(
+        {"tokenreviews", "subjectaccessreviews"} & set(resources) for _, resources, _ in rules_of(build(name))
     )
-    added = [rule for rules in ADDED_RULES.values() for rule in rules]
-    assert sorted(rules_of(objects)) == sorted(BASE_RULES + added)
-    assert {"name": "PODTALLY_KUBELET_INSECURE_TLS", "value": "true"} in container_of(objects)["env"]
-    assert container_of(objects)["image"] == "elsewhere/podtally:9.9.9"
 
 
 def test_the_lines_held_ready_are_right(tmp_path: Path) -> None:
@@ -451,3 +489,180 @@ def test_the_lines_held_ready_are_right(tmp_path: Path) -> None:
     assert sorted(rules_of(kustomize(tmp_path / "daemonset"))) == sorted(
         BASE_RULES + [rule for rules in ADDED_RULES.values() for rule in rules]
     )
+
+
+# --- documents
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, in their order."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def manifests(document: Path) -> list[Manifest]:
+    """The complete Kubernetes objects that a document shows."""
+    found = [one for block in blocks(document, "yaml") for one in yaml.safe_load_all(block)]
+    return [one for one in found if "kind" in one]
+
+
+def test_the_readme_lists_all_components() -> None:
+    """The README's table has a row for each component, in the order in which they are held ready."""
+    table = README.read_text(encoding="utf-8").split("## Components")[1].split("\n## ")[0]
+    assert tuple(re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)) == COMPONENTS
+
+
+def shown(directory: Path, *components: str) -> list[Manifest]:
+    """What the README's kustomization over these components builds, beside the objects that the README shows."""
+    shutil.copytree(DAEMONSET, directory / "path" / "to" / "daemonset")
+    paths = [f"path/to/daemonset/components/{name}" for name in components]
+    texts = [block for block in blocks(README, "yaml") if "kind: Kustomization" in block]
+    [text] = [text for text in texts if sorted(yaml.safe_load(text)["components"]) == sorted(paths)]
+    kustomization = yaml.safe_load(text)
+    kustomization["components"] = paths
+    (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    [reader] = [block for block in blocks(README, "yaml") if "kind: ServiceAccount" in block]
+    (directory / "podtally-metrics-reader.yaml").write_text(reader, encoding="utf-8")
+    return kustomize(directory)
+
+
+@pytest.mark.parametrize("order", [("podmonitor", "hostport-tls"), ("hostport-tls", "podmonitor")])
+def test_the_readmes_podmonitor_over_tls(tmp_path: Path, order: tuple[str, ...]) -> None:
+    """The README's patch has the PodMonitor scrape by verified TLS, with a token that may get nodes/metrics alone."""
+    objects = shown(tmp_path, *order)
+    [endpoint] = only("PodMonitor", objects)["spec"]["podMetricsEndpoints"]
+    assert endpoint["scheme"] == "https"
+    secret = only("Secret", objects)
+    assert endpoint["authorization"]["credentials"] == {"name": secret["metadata"]["name"], "key": "token"}
+    volumes = {volume["name"]: volume for volume in pod_of(objects)["spec"]["volumes"]}
+    assert endpoint["tlsConfig"]["ca"]["secret"] == {"name": volumes["tls"]["secret"]["secretName"], "key": "ca.crt"}
+    assert f"DNS:{endpoint['tlsConfig']['serverName']}\n" in METRICS_SERVER.read_text(encoding="utf-8")
+    assert secret["type"] == "kubernetes.io/service-account-token"
+    account = secret["metadata"]["annotations"]["kubernetes.io/service-account.name"]
+    [binding] = [
+        thing for thing in objects if thing["kind"] == "ClusterRoleBinding" and thing["metadata"]["name"] == account
+    ]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "podtally"}]
+    [role] = [thing for thing in objects if thing["kind"] == "ClusterRole" and thing["metadata"]["name"] == account]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+    assert account in [thing["metadata"]["name"] for thing in objects if thing["kind"] == "ServiceAccount"]
+
+
+def test_the_readmes_networkpolicies(tmp_path: Path) -> None:
+    """The README's patch names another namespace, and its policy for the nodes' port is for the same pods and port."""
+    policy = only("NetworkPolicy", shown(tmp_path, "networkpolicy"))
+    [rule] = policy["spec"]["ingress"]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "YOUR-NAMESPACE"}}}]
+    beside = only("NetworkPolicy", manifests(README))
+    assert beside["metadata"]["name"] != policy["metadata"]["name"]
+    assert beside["metadata"]["namespace"] == policy["metadata"]["namespace"]
+    assert beside["spec"]["podSelector"] == policy["spec"]["podSelector"]
+    assert beside["spec"]["ingress"][0]["ports"] == rule["ports"]
+
+
+def test_the_readmes_other_kustomization(tmp_path: Path) -> None:
+    """The README's example of several components builds as it stands."""
+    objects = shown(tmp_path, "podmonitor", "kubelet-insecure-tls")
+    assert container_of(objects)["image"] == "YOUR-REGISTRY/podtally:0.1.0"
+    assert only("PodMonitor", objects)
+
+
+def test_the_patch_of_metrics_server() -> None:
+    """The documented arguments ask podtally's port of the node, and verify by a CA that is mounted where they say."""
+    [patch] = [yaml.safe_load(block) for block in blocks(METRICS_SERVER, "yaml") if block.startswith("spec:")]
+    spec = patch["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    arguments = dict(argument.removeprefix("--").partition("=")[::2] for argument in container["args"])
+    assert arguments["kubelet-port"] == str(container_of(build(TLS))["ports"][0]["hostPort"])
+    assert not {"kubelet-use-node-status-port", "kubelet-insecure-tls"} & arguments.keys()
+    [mount], [volume] = container["volumeMounts"], spec["volumes"]
+    assert mount["name"] == volume["name"]
+    assert arguments["kubelet-certificate-authority"] == f"{mount['mountPath']}/ca.crt"
+    assert f"create configmap {volume['configMap']['name']} --from-file=ca.crt" in METRICS_SERVER.read_text("utf-8")
+
+
+def test_the_certificate_is_for_the_secret_that_is_mounted() -> None:
+    """The Secret that the document makes, and the one that cert-manager is told to, is the one that the pods mount."""
+    secret = {volume["name"]: volume for volume in pod_of(build(TLS))["spec"]["volumes"]}["tls"]["secret"]["secretName"]
+    assert only("Certificate", manifests(METRICS_SERVER))["spec"]["secretName"] == secret
+    assert f"create secret generic {secret} --type=kubernetes.io/tls" in METRICS_SERVER.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="openssl is not installed, and it is what the document uses."
+)
+def test_the_documented_certificate(tmp_path: Path) -> None:
+    """The document's openssl commands make a pair that strict clients accept at each node's address and by its name."""
+    [script] = [block for block in blocks(METRICS_SERVER, "sh") if "openssl" in block]
+    first, _, rest = script.partition("\n")
+    assert first.startswith("names=$(kubectl get nodes ")
+    subprocess.run(
+        ["sh", "-e", "-c", f"names=IP:10.0.0.11,IP:fd00::1,\n{rest}"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    client = ssl.create_default_context(cafile=tmp_path / "ca.crt")
+    client.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python does by itself from 3.13 on
+    for name in ("10.0.0.11", "fd00::1", "podtally.podtally.svc"):
+        shake_hands(client, server, name)
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+        shake_hands(client, server, "10.0.0.12")
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+    """A handshake in memory, of a client that asks for a name. Raises what the client raises."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    answering = server.wrap_bio(to_server, to_client, server_side=True)
+    asking = client.wrap_bio(to_client, to_server, server_hostname=name)
+    for side in (asking, answering, asking, answering):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    assert asking.version()
+
+
+def test_nodes_addresses_of_all_families_become_names(tmp_path: Path) -> None:
+    """The document's JSONPath gives each address a name of its own, also where nodes have two."""
+    [script] = [block for block in blocks(METRICS_SERVER, "sh") if "openssl" in block]
+    path = re.findall(r"-o jsonpath='([^']*)'", script)[0]
+    # kubectl takes a JSONPath offline for its own configuration alone: the same one, over lists that this can hold.
+    path = path.replace(".items[*].status.addresses", ".users[*].user.exec.env").replace("@.type", "@.name")
+    users = [
+        [("InternalIP", "10.0.0.11"), ("Hostname", "a"), ("InternalIP", "fd00::1")],
+        [("InternalIP", "10.0.0.12"), ("ExternalIP", "192.0.2.1")],
+    ]
+    configuration = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "users": [
+            {
+                "name": str(number),
+                "user": {
+                    "exec": {
+                        "apiVersion": "client.authentication.k8s.io/v1",
+                        "command": "none",
+                        "interactiveMode": "Never",
+                        "env": [{"name": kind, "value": address} for kind, address in addresses],
+                    }
+                },
+            }
+            for number, addresses in enumerate(users)
+        ],
+    }
+    file = tmp_path / "config"
+    file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+    path = path.replace(".address", ".value")
+    done = subprocess.run(
+        ["kubectl", f"--kubeconfig={file}", "config", "view", "--raw", "-o", f"jsonpath={path}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "IP:10.0.0.11,IP:fd00::1,IP:10.0.0.12,"

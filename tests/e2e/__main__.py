@@ -53,9 +53,7 @@ def bring_up(driver: str, kernel: str) -> None:
     cluster.prepare()
     cluster.up(driver, kernel)
     with cluster.stage("workloads"):
-        cluster.node(
-            "cat > /etc/kubernetes/manifests/static-web.yaml", stdin=(HERE / "manifests/static-web.yaml").read_bytes()
-        )
+        cluster.put((HERE / "manifests/static-web.yaml").read_bytes(), "/etc/kubernetes/manifests/static-web.yaml")
         cluster.kubectl("apply", "-f", str(HERE / "manifests" / "workloads.yaml"))
     with cluster.stage("the DaemonSet as it is shipped"):
         cluster.deploy()

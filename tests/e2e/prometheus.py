@@ -60,24 +60,23 @@ def start_prometheus() -> None:
             f"--web.listen-address=127.0.0.1:{PROMETHEUS_PORT}",
         ],
     )
-    wait_for("Prometheus' first scrape", lambda: query("up{job='podtally'} == 1"), 60)
+    wait_for("Prometheus' first scrape", _has_scraped, 60)
+
+
+def _has_scraped() -> bool:
+    try:
+        return bool(query("up{job='podtally'} == 1"))
+    except OSError:  # it does not answer yet
+        return False
 
 
 def query(expression: str, *, path: str = "query", **more: str) -> list[Any]:
-    """The result of a query; empty while Prometheus does not answer."""
+    """The result of a query. Raises: OSError if Prometheus does not answer."""
     arguments = urllib.parse.urlencode({"query": expression, **more})
-    try:
-        answer = json.loads(fetch(f"{URL}/api/v1/{path}?{arguments}"))
-    except OSError:
-        return []
+    answer = json.loads(fetch(f"{URL}/api/v1/{path}?{arguments}"))
     return list(answer["data"]["result"])
 
 
 def over(expression: str, begin: float, *, step: int = 5) -> list[Any]:
     """The same over a span until now."""
     return query(expression, path="query_range", start=str(begin), end=str(time.time()), step=str(step))
-
-
-def names() -> list[str]:
-    """The names of all series of the job."""
-    return [str(name) for name in json.loads(fetch(f"{URL}/api/v1/label/__name__/values"))["data"]]
