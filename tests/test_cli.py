@@ -148,8 +148,8 @@ def with_a_reader_of_one_byte(arguments: str) -> subprocess.CompletedProcess[str
 
 
 def test_a_recording_whose_reader_has_gone_is_told_to_be_lost() -> None:
-    """Record - | head -c 1 is no success: what the reader has is not a recording."""
-    done = with_a_reader_of_one_byte(f"record - --from {STATIC}")
+    """Record - | head -c 1 is no success, of a recording that no pipe holds: what the reader has is not one."""
+    done = with_a_reader_of_one_byte(f"record - --from {REAL}")
 
     assert (done.returncode, done.stderr) == (
         1,
