@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.replays import last_tally
+from tests.replays import last_tally, replayed
 from tests.support import RECORDED, recording
 
 
@@ -14,6 +14,15 @@ def test_every_directory_has_the_time_it_was_made(name: str) -> None:
     times = [entry.mtime_ns for frame in recording(name).frames for entry in frame.dirs.values()]
     assert len(times) > 100
     assert None not in times
+
+
+def test_pods_that_end_are_gone() -> None:
+    """Of a burst that ends the last six are there at first and one in the last frame: none stays behind."""
+    tallies = list(replayed("churn.tar.zst").tallies())
+    first, last = ({one.pod.name for one in tally.pods} for tally in (tallies[0], tallies[-1]))
+    first, last = ({name for name in names if name.startswith("churn-")} for names in (first, last))
+    assert (len(first), len(last)) == (6, 1)
+    assert last < first
 
 
 def test_the_pod_keeps_the_count_of_its_containers_oom_kills() -> None:
