@@ -321,6 +321,12 @@ def collector_pod() -> dict[str, Any]:
     return dict(living[0])
 
 
+def collector_process() -> str:
+    """The id, on the node, of the collector's process."""
+    container = collector_pod()["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+    return node(f"ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}'").strip()
+
+
 def collector_url() -> str:
     """Where the DaemonSet's pod answers: its own address, which the host has a route to."""
     return f"http://{collector_pod()['status']['podIP']}:{COLLECTOR_PORT}"

@@ -107,10 +107,14 @@ def started() -> list[str]:
     )
 
 
+def _network_is_up() -> bool:
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    return NAMESPACE in listed.stdout.split()
+
+
 def network_up() -> None:
     """Make the namespace with the node's tap device; nothing if it is there."""
-    known = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
-    if NAMESPACE in known:
+    if _network_is_up():
         return
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     for command in (
@@ -125,6 +129,5 @@ def network_up() -> None:
 
 def network_down() -> None:
     """Take the namespace away."""
-    known = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
-    if NAMESPACE in known:
+    if _network_is_up():
         subprocess.run(["ip", "netns", "delete", NAMESPACE], check=True)

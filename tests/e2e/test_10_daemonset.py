@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.cluster import collector_pod, get, kubectl, node
+from tests.e2e.cluster import collector_process, get, kubectl, node
 from tests.e2e.observing import of_collector, of_kubelet, samples, series
 from tests.e2e.processes import wait_for
 
@@ -13,8 +13,7 @@ pytestmark = pytest.mark.short
 
 def test_it_runs_unprivileged_under_the_security_context_that_it_ships() -> None:
     """The kernel's own account of the process: uid, capabilities, seccomp, no new privileges, read-only root."""
-    container = collector_pod()["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    process = node(f"ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}'").strip()
+    process = collector_process()
     status = node(f"cat /proc/{process}/status")
     found = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert found["Uid"].split() == ["65534"] * 4

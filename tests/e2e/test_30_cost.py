@@ -7,8 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from tests.e2e.cluster import collector_pod, node
-from tests.e2e.layout import BIN, PKI, RESULTS
+from tests.e2e.cluster import collector_process, node
+from tests.e2e.layout import BIN, NODE_ADDRESS, PKI, RESULTS
 from tests.e2e.observing import of_collector, of_kubelet, table
 from tests.e2e.processes import inside
 
@@ -31,8 +31,7 @@ def _process(name_or_pid: str) -> tuple[float, float]:
 
 def _collector() -> tuple[str, str]:
     """The process of the collector, and the cgroup file that the kernel counts its CPU in."""
-    container = collector_pod()["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
-    process = node(f"ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}'").strip()
+    process = collector_process()
     return process, "/sys/fs/cgroup" + node(f"cut -d: -f3 /proc/{process}/cgroup").strip() + "/cpu.stat"
 
 
@@ -93,7 +92,7 @@ def _cadvisor_share_of_kubelet() -> float:
     """The part of the kubelet's CPU that stacks with cAdvisor in them take, by the kubelet's own profile."""
     profile = RESULTS / "kubelet.pprof"
     client = ["--cert", str(PKI / "admin.crt"), "--key", str(PKI / "admin.key"), "--cacert", str(PKI / "ca.crt")]
-    address = "https://192.168.76.2:10250/debug/pprof/profile?seconds=30"
+    address = f"https://{NODE_ADDRESS}:10250/debug/pprof/profile?seconds=30"
     subprocess.run(inside(["curl", "-sSf", *client, "-o", str(profile), address]), check=True, timeout=90)
     shown = subprocess.run(
         ["go", "tool", "pprof", "-top", "-nodecount=1", "-focus=github.com/google/cadvisor", str(profile)],
