@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -42,13 +42,17 @@ from collector.terminal import progress
 # and what guards access.
 # Memory of a DaemonSet is paid for on every node.
 if TYPE_CHECKING:
-    from collector import top
+    from collector import top, verify
+    from collector.parity.verification import Verification
     from collector.server.reviews import Reviews
     from collector.server.watch import WatchedConfig
     from collector.server.webconfig import WebConfig
     from collector.sources.recording import RecordedTree, Recording
 
 log = logging.getLogger("collector")
+
+METRICS_API = "metrics-api/pods.json"
+"""The name of the metrics API's answer, where kubectl top reads."""
 
 _ANSWER_WAIT_SECONDS = 12.0
 """How long a command that prints once waits for names: a little longer than one question may take."""
@@ -135,7 +139,26 @@ def _apiserver(arguments: argparse.Namespace) -> http.Endpoint | None:
     )
 
 
-def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -> http.LiveAnswers:
+RESOURCE_PAGE = "kubelet/metrics_resource.txt"
+"""The name of the kubelet's answer that is compared with all the time, if that is asked for."""
+
+_METRICS_API_PATH = "/apis/metrics.k8s.io/v1beta1/pods"
+_PEER_PAGES = {
+    RESOURCE_PAGE: "/metrics/resource",
+    "kubelet/stats_summary.json": "/stats/summary",
+    "kubelet/metrics_cadvisor.txt": "/metrics/cadvisor",
+}
+"""What of the kubelet's is recorded to compare with, by the name of the answer."""
+
+
+def _live_answers(
+    arguments: argparse.Namespace,
+    *,
+    extras: Container[str] = (),
+    extras_interval: float = 5.0,
+    tell_refusals: bool = True,
+) -> http.LiveAnswers:
+    """``extras``: names of answers that are asked for besides the pods."""
     kubelet_url = http.base_url("--kubelet-url", arguments.kubelet_url)
     kubelet = http.Endpoint(
         name="the kubelet",
@@ -146,18 +169,21 @@ def _live_answers(arguments: argparse.Namespace, *, with_extras: bool = False) -
         ),
     )
     second = None
-    if apiserver := _apiserver(arguments):
+    apiserver = _apiserver(arguments)
+    if apiserver is not None:
         second = http.Question(answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)))
-    extras = (
-        http.Question(answer="kubelet/metrics_resource.txt", endpoint=kubelet, path="/metrics/resource"),
-        http.Question(answer="kubelet/stats_summary.json", endpoint=kubelet, path="/stats/summary"),
-        http.Question(answer="kubelet/metrics_cadvisor.txt", endpoint=kubelet, path="/metrics/cadvisor"),
-    )
+    asked = [
+        http.Question(answer=name, endpoint=kubelet, path=path) for name, path in _PEER_PAGES.items() if name in extras
+    ]
+    if apiserver is not None and METRICS_API in extras:
+        asked.append(http.Question(answer=METRICS_API, endpoint=apiserver, path=_METRICS_API_PATH))
     return http.LiveAnswers(
         http.Question(answer=KUBELET, endpoint=kubelet, path="/pods"),
         second,
         interval=arguments.pods_interval,
-        extras=extras if with_extras else (),
+        extras=tuple(asked),
+        extras_interval=extras_interval,
+        tell_refusals=tell_refusals,
     )
 
 
@@ -322,7 +348,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     config = _web_config(arguments, authenticate=arguments.authenticate)
     reviews = _reviews(arguments, config)
     tree = _live_tree(arguments)
-    answers = _live_answers(arguments)
+    compares = arguments.verify_interval is not None
+    answers = _live_answers(
+        arguments, extras=(RESOURCE_PAGE,) if compares else (), extras_interval=arguments.verify_interval or 0.0
+    )
     collector = _collector(
         tree,
         answers,
@@ -332,8 +361,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         slow_every=arguments.slow_every,
         kubepods=arguments.kubepods,
     )
-    spare_collections()
     account = collector.account
+    if compares:
+        from collector.parity.agreement import Agreement
+
+        agreement = Agreement(arguments.verify_interval)
+        collector.observe = agreement.observe
+        account.agreement = agreement.now
+    spare_collections()
     account.descriptors_held = lambda: tree.held
     account.descriptors_limit = lambda: tree.descriptor_limit
     account.opened_reads = lambda: tree.opened_for_one_read
@@ -418,7 +453,7 @@ def _record_live(arguments: argparse.Namespace) -> int:
     tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree)
     driver = paths.driver(tops[0]) if tops else ""
     meta = live_meta(_node_name(arguments), driver, f"podtally record {arguments.duration:g}s")
-    answers = _live_answers(arguments, with_extras=True)
+    answers = _live_answers(arguments, extras=(*_PEER_PAGES, METRICS_API), tell_refusals=False)
     stop = _stop_on_signals()
     with RecordingWriter(arguments.out, meta, sys.stdout.buffer) as writer, _Asking(answers):
         tee = TeeTree(tree, writer)
@@ -532,6 +567,142 @@ def _top_live(arguments: argparse.Namespace, view: top.View, loop: Loop) -> int:
         loop.stop()
 
 
+def _verify(arguments: argparse.Namespace) -> int:
+    from collector import verify
+    from collector.parity import report
+    from collector.parity.verification import Verification
+
+    verification = Verification(arguments.tolerance)
+    view = verify.View(
+        namespace=arguments.namespace,
+        containers=arguments.containers,
+        json=arguments.json,
+        steps=report.KUBECONFIG_STEPS if arguments.kubeconfig else report.STEPS,
+    )
+    if arguments.source:
+        recording = _load(arguments.source)
+        tree, collector = _recorded(recording, window=15.0, kubepods=arguments.kubepods)
+        with progress("comparing") as bar:
+            for number, tally in enumerate(collector.tallies(), 1):
+                verification.add_tally(tally)
+                for answer in tree.frame.answers:
+                    verification.add_answer(answer)
+                bar(number, len(recording.frames))
+        if not verification.answered and not verification.refusals:
+            raise UsageError(
+                f"{arguments.source} holds no answer of the metrics API or the kubelet to compare with: record one with"
+                " the rights that daemonset/overlays/verify gives"
+            )
+        return verify.show(verification, view)
+    if arguments.kubeconfig:
+        return _verify_by_kubeconfig(arguments, verification, view)
+    return _verify_node(arguments, verification, view)
+
+
+def _verify_live(arguments: argparse.Namespace, live: verify.Live, view: verify.View) -> int:
+    from collector import verify
+
+    if arguments.watch:
+        return verify.watch(live, view, max(arguments.interval, _WATCH_SECONDS))
+    return verify.run_for(live, view, arguments.duration)
+
+
+_WATCH_SECONDS = 5.0
+
+
+def _verify_node(arguments: argparse.Namespace, verification: Verification, view: verify.View) -> int:
+    from collector import verify
+    from collector.parity.verification import ANSWERS
+
+    try:
+        tree = _live_tree(arguments)
+    except UnsupportedNode as error:
+        raise UnsupportedNode(f"{error}; from elsewhere than the node: --kubeconfig FILE") from error
+    answers = _live_answers(arguments, extras=ANSWERS)
+    stop = _stop_on_signals()
+    with _Asking(answers):
+        tap = verify.Tap(answers)
+        collector = _collector(
+            tree,
+            tap,
+            node_name=_node_name(arguments),
+            window=15.0,
+            interval_ns=round(arguments.interval * 1e9),
+            slow_every=5,
+            kubepods=arguments.kubepods,
+        )
+        pace = LivePace(arguments.interval)
+
+        def advance() -> None:
+            pace.next_tick(stop)
+            if not stop.is_set():
+                verification.add_tally(collector.tick())
+                for answer in tap.taken:
+                    verification.add_answer(answer)
+
+        if _apiserver(arguments) is None:
+            missing = "no API server is known: give --apiserver-url"
+            verification.add_answer(Answer(METRICS_API, time.time_ns(), None, missing, None))
+        try:
+            return _verify_live(arguments, verify.Live(verification, advance, stop), view)
+        finally:
+            collector.close()
+
+
+_OURS_EVERY_SECONDS = 1.0
+_THEIRS_EVERY_SECONDS = 5.0
+_MOST_NODES = 10
+"""More are not asked once a second through the API server unless one is named."""
+
+
+def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verification, view: verify.View) -> int:
+    from collector import top, verify
+    from collector.sources import kubeconfig
+
+    cluster = kubeconfig.Cluster(arguments.kubeconfig, arguments.context)
+    placed = [one for one in cluster.podtally() if arguments.node_name in (None, one.node)]
+    if not placed:
+        raise UsageError(f"podtally has no running pod on the node {arguments.node_name}")
+    if (len(placed) > 1 and arguments.url) or len(placed) > _MOST_NODES:
+        raise UsageError(f"podtally runs on {len(placed)} nodes: name one with --node-name, as {placed[0].node}")
+    asked = [kubeconfig.Asked(answer=METRICS_API, path=_METRICS_API_PATH, every_seconds=_THEIRS_EVERY_SECONDS)]
+    for one in placed:
+        if not arguments.url:
+            asked.append(
+                kubeconfig.Asked(answer=kubeconfig.OUR_PAGE, path=one.proxy_path, every_seconds=_OURS_EVERY_SECONDS)
+            )
+        asked += [
+            kubeconfig.Asked(
+                answer=name,
+                path=kubeconfig.node_path(one.node, _PEER_PAGES[name]),
+                every_seconds=_THEIRS_EVERY_SECONDS,
+            )
+            for name in (RESOURCE_PAGE, "kubelet/stats_summary.json")
+        ]
+    page = None
+    if arguments.url:
+        page = top.page_of_url(arguments.url, "/metrics/resource", token_file=arguments.token_file)
+    stop = _stop_on_signals()
+    with kubeconfig.Polling(cluster, asked).running() as polling:
+
+        def advance() -> None:
+            stop.wait(_OURS_EVERY_SECONDS)
+            if page is not None and not stop.is_set():
+                verification.add_our_page(page.get())
+            for answer in polling.take():
+                if answer.name != kubeconfig.OUR_PAGE:
+                    verification.add_answer(answer)
+                elif answer.body is not None:
+                    verification.add_our_page(answer.body.decode(errors="replace"))
+                elif answer.status in (401, 403):
+                    raise UsageError(
+                        f"podtally's page is refused: {answer.error}\n  -> get on pods/proxy, or: kubectl -n podtally"
+                        " port-forward daemonset/podtally 9753 and --url http://127.0.0.1:9753"
+                    )
+
+        return _verify_live(arguments, verify.Live(verification, advance, stop), view)
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     from collector import doctor
     from collector.sources.recording import RecordedTree
@@ -569,6 +740,7 @@ _COMMANDS = {
     "replay": _replay,
     "record": _record,
     "top": _top,
+    "verify": _verify,
     "doctor": _doctor,
     "metrics": _metrics,
 }

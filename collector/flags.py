@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from collector.errors import UsageError
 
-Kind = Literal["text", "duration", "number", "count", "switch", "words"]
+Kind = Literal["text", "duration", "number", "count", "share", "switch", "words"]
 
 _LONGEST_SECONDS = 365 * 86400.0
 
@@ -52,6 +52,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A share of 1, as ``10%`` or ``0.1``. Raises ``ArgumentTypeError``.
+
+    >>> share("10%"), share("0.05")
+    (0.1, 0.05)
+    """
+    number = text.removesuffix("%")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: write 10% or 0.1")
+    value = float(number) / (100 if text.endswith("%") else 1)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0 and at most 100%")
+    return value
+
+
 def _switch(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
@@ -69,6 +84,7 @@ _PARSE: dict[Kind, Callable[[str], Any]] = {
     "duration": duration,
     "number": _number,
     "count": _count,
+    "share": share,
     "switch": _switch,
     "words": _words,
 }
@@ -107,8 +123,8 @@ class Flag:
         return self.defaults.get(command, self.default)
 
 
-_NODE = ("serve", "record", "top", "doctor")
-_ALL = ("serve", "replay", "record", "top", "doctor", "metrics")
+_NODE = ("serve", "record", "top", "verify", "doctor")
+_ALL = ("serve", "replay", "record", "top", "verify", "doctor", "metrics")
 _KUBELET_CA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 FLAGS: tuple[Flag, ...] = (
@@ -217,7 +233,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="interval",
         kind="duration",
-        commands=("serve", "record", "top"),
+        commands=("serve", "record", "top", "verify"),
         default="1s",
         metavar="TIME",
         help="time from tick to tick",
@@ -237,6 +253,14 @@ FLAGS: tuple[Flag, ...] = (
         default="5",
         metavar="N",
         help="read the files that need not be read every tick every N ticks",
+    ),
+    Flag(
+        name="verify-interval",
+        kind="duration",
+        commands=("serve",),
+        metavar="TIME",
+        help="compare with the kubelet's /metrics/resource so often, as 60s, and export how far the two are apart; not"
+        " done if not given",
     ),
     Flag(
         name="no-containers",
@@ -294,28 +318,49 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="duration",
         kind="duration",
-        commands=("record",),
+        commands=("record", "verify"),
         default="60s",
+        defaults={"verify": "90s"},
         metavar="TIME",
-        help="how long to record a node",
+        help="how long to record a node, or to compare at the most: verify ends when everything has been compared",
     ),
     Flag(
         name="recording",
         also="from",
         kind="text",
-        commands=("record", "top", "doctor"),
+        commands=("record", "top", "verify", "doctor"),
         metavar="RECORDING",
         help="read this recording in place of the node",
     ),
     Flag(
         name="url",
         kind="text",
-        commands=("top",),
+        commands=("top", "verify"),
         metavar="URL",
         help="read a running podtally, as http://127.0.0.1:9753, in place of the node; with"
         " https://USER:PASSWORD@HOST:PORT its certificate is verified by the system's CAs, or SSL_CERT_FILE's",
     ),
-    Flag(name="containers", kind="switch", commands=("top",), default="false", help="a line for each container"),
+    Flag(
+        name="kubeconfig",
+        kind="text",
+        commands=("verify",),
+        metavar="FILE",
+        help="compare from elsewhere than the node: the API server of this kubeconfig leads to podtally's pods and to"
+        " the kubelets; with --url to the latter alone",
+    ),
+    Flag(name="context", kind="text", commands=("verify",), metavar="NAME", help="context of --kubeconfig"),
+    Flag(
+        name="tolerance",
+        kind="share",
+        commands=("verify",),
+        default="10%",
+        metavar="SHARE",
+        help="values that differ by no more agree, and so do those within 1m or 1Mi",
+    ),
+    Flag(name="watch", kind="switch", commands=("verify",), default="false", help="go on, and show the table anew"),
+    Flag(
+        name="containers", kind="switch", commands=("top", "verify"), default="false", help="a line for each container"
+    ),
     Flag(
         name="sort",
         kind="text",
@@ -328,7 +373,7 @@ FLAGS: tuple[Flag, ...] = (
         name="namespace",
         short="n",
         kind="text",
-        commands=("top",),
+        commands=("top", "verify"),
         metavar="NS",
         help="pods of this namespace only",
     ),
@@ -336,19 +381,25 @@ FLAGS: tuple[Flag, ...] = (
         name="all-namespaces",
         short="A",
         kind="switch",
-        commands=("top",),
+        commands=("top", "verify"),
         default="false",
         help="pods of all namespaces, which is the default",
     ),
     Flag(name="no-headers", kind="switch", commands=("top",), default="false", help="leave the heads out"),
-    Flag(name="json", kind="switch", commands=("metrics",), default="false", help="print JSON in place of Markdown"),
+    Flag(
+        name="json",
+        kind="switch",
+        commands=("verify", "metrics"),
+        default="false",
+        help="print JSON in place of text; verify an object a line",
+    ),
     Flag(
         name="log-level",
         kind="text",
         commands=_ALL,
         default="info",
-        # Commands that a person waits for say what they found on stdout; the doctor's findings hold what it would log.
-        defaults={"record": "warning", "top": "warning", "doctor": "error", "metrics": "warning"},
+        # Commands that a person waits for say what they found on stdout; what doctor and verify would log stands in it.
+        defaults={"record": "warning", "top": "warning", "verify": "error", "doctor": "error", "metrics": "warning"},
         choices=("debug", "info", "warning", "error"),
         help="the least that is logged to stderr",
     ),
@@ -359,6 +410,7 @@ SUMMARIES: dict[str, str] = {
     "replay": "serve, print or convert a recording through the same code",
     "record": "make a recording of a node, or of another recording",
     "top": "pods of the node as kubectl top pods prints them, live",
+    "verify": "compare with kubectl top and the kubelet over the same windows, and tell where differences come from",
     "doctor": "tell what is readable and reachable, and what to do about what is not",
     "metrics": "print the catalogue of metrics",
 }
@@ -463,6 +515,7 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ar
 
 _SHORTEST_INTERVAL = 0.05
 _SHORTEST_PODS_INTERVAL = 1.0
+_SHORTEST_VERIFY_INTERVAL = 30.0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -480,20 +533,40 @@ def _check(arguments: argparse.Namespace) -> None:
     pods_interval = getattr(arguments, "pods_interval", None)
     if pods_interval is not None and pods_interval < _SHORTEST_PODS_INTERVAL:
         raise UsageError(f"--pods-interval {pods_interval:g}s is shorter than {_SHORTEST_PODS_INTERVAL:g}s")
-    if arguments.command == "record" and arguments.duration <= 0:
+    verify_interval = getattr(arguments, "verify_interval", None)
+    if verify_interval is not None and verify_interval < _SHORTEST_VERIFY_INTERVAL:
+        raise UsageError(
+            f"--verify-interval {verify_interval:g}s is shorter than {_SHORTEST_VERIFY_INTERVAL:g}s: the kubelet itself"
+            " looks every 10 to 30 s"
+        )
+    if getattr(arguments, "duration", 1) <= 0:
         raise UsageError("--duration must be longer than 0")
     if getattr(arguments, "speed", None) is not None and not 0 < arguments.speed <= 1000:
         raise UsageError(f"--speed {arguments.speed:g} is not above 0 and at most 1000")
-    if arguments.command == "top":
+    if arguments.command in ("top", "verify"):
         if arguments.namespace and arguments.all_namespaces:
             raise UsageError(f"--namespace {arguments.namespace} and --all-namespaces contradict each other")
         if arguments.source and arguments.url:
             raise UsageError(f"--recording {arguments.source} and --url {arguments.url}: choose one")
+    if arguments.command == "verify":
+        _check_verify(arguments)
     if arguments.command == "replay":
         if arguments.once and arguments.openmetrics:
             raise UsageError("--once and --openmetrics both print and exit: choose one")
         if arguments.loop and (arguments.once or arguments.openmetrics):
             raise UsageError("--loop never ends, so there is no last frame for --once or --openmetrics")
+
+
+def _check_verify(arguments: argparse.Namespace) -> None:
+    for name in ("kubeconfig", "watch"):
+        if arguments.source and getattr(arguments, name):
+            raise UsageError(f"--recording {arguments.source} holds all that is compared: take --{name} out")
+    if arguments.url and not arguments.kubeconfig:
+        raise UsageError(
+            f"--url {arguments.url} is where podtally answers: give --kubeconfig FILE too, for what it is compared with"
+        )
+    if arguments.context and not arguments.kubeconfig:
+        raise UsageError(f"--context {arguments.context} is of --kubeconfig FILE, which is not given")
 
 
 def help_width() -> int | None:

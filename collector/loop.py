@@ -10,14 +10,14 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from collector.cgroup.walk import Walker
 from collector.errors import EndOfRecording, PodtallyError, SourceError, UsageError
 from collector.history import History
 from collector.metrics.account import Account
-from collector.model import Frame, Tally
+from collector.model import Answer, Frame, Tally
 from collector.pods.naming import Naming
 from collector.seams import AnswerSource
 from collector.tally import tally
@@ -54,6 +54,8 @@ class Collector:
         """``adjust`` changes each frame before it is tallied: a looped replay carries counters over its seam."""
         self.naming = Naming()
         self.account = Account()
+        self.observe: Callable[[Tally, Iterable[Answer]], None] | None = None
+        """Told of each tally with the answers that came in with it."""
         self._walker = walker
         self._answers = answers
         self._history = history
@@ -69,7 +71,8 @@ class Collector:
         if self._adjust is not None:
             frame = self._adjust(frame)
         self.naming.keep = {pod.uid for pod in frame.pods}
-        self.naming.take(*self._answers.take())
+        answers = self._answers.take()
+        self.naming.take(*answers)
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
         self._walker.seldom = self._history.sandbox_leaves
         account = self.account
@@ -80,6 +83,8 @@ class Collector:
         with account.lock:
             account.answers = dict(self.naming.answers)
         self._ask(result)
+        if self.observe is not None:
+            self.observe(result, answers)
         return result
 
     def tallies(self) -> Iterator[Tally]:

@@ -6,7 +6,8 @@ containers' exact values, rounded once (``k8s.io/kubectl/pkg/metricsutil/metrics
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
 from typing import Literal, NamedTuple
 
 from collector.model import Tally
@@ -48,6 +49,19 @@ def memory_text(value_bytes: int | None) -> str:
     ('0Mi', '3Mi', '<unknown>')
     """
     return UNKNOWN if value_bytes is None else f"{value_bytes // _MEBIBYTE}Mi"
+
+
+def time_text(time_ns: int) -> str | None:
+    """RFC 3339 in UTC, with milliseconds; ``None`` for a time beyond the year 9999, as a damaged inode may have.
+
+    >>> time_text(1795412409871000000)
+    '2026-11-23T05:40:09.871Z'
+    """
+    try:
+        moment = datetime.fromtimestamp(time_ns // 1_000_000 / 1000, tz=timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def usages(tally: Tally, *, containers: bool) -> list[Usage]:
@@ -98,6 +112,15 @@ def render(rows: Iterable[Usage], *, containers: bool, namespaces: bool, headers
     """The table, columns three blanks apart as kubectl's."""
     lines = [columns(containers=containers, namespaces=namespaces)] if headers else []
     lines += [cells(row, containers=containers, namespaces=namespaces) for row in rows]
+    return align(lines)
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    r"""Lines of cells, columns three blanks apart.
+
+    >>> align([["a", "b"], ["cc", "d"]])
+    'a    b\ncc   d\n'
+    """
     if not lines:
         return ""
     widths = [max(len(line[index]) for line in lines) + 3 for index in range(len(lines[0]))]

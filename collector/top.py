@@ -8,6 +8,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from collector import table
@@ -78,16 +79,22 @@ def _refusal(address: str, status: int) -> UsageError:
     return UsageError(f"{address} answers HTTP {status}: is it podtally, and has it a tally?")
 
 
-def from_url(url: str, *, containers: bool, token_file: str | None = None) -> Rows:
-    """Rows of a running podtally's API. The function raises :class:`UsageError` if it does not answer as one.
+class Page(NamedTuple):
+    """A page of a running podtally's."""
 
-    ``token_file``: a bearer token to send, over HTTPS alone.
-    """
+    address: str
+    """Without user and password."""
+    get: Callable[[], str]
+    """Raises :class:`UsageError` if there is no answer."""
+
+
+def page_of_url(url: str, path: str, *, token_file: str | None = None) -> Page:
+    """The page ``path`` of the podtally at ``url``. ``token_file``: a bearer token to send, over HTTPS alone."""
     try:
         base, authorization = _without_userinfo(url)
     except ValueError:
         raise UsageError(f"--url {url!r} is no URL: give http://HOST:PORT") from None
-    address = base.rstrip("/") + "/api/v1/pods"
+    address = base.rstrip("/") + path
     secure = address.startswith("https:")
 
     # Only here: with http.client they cost a MiB.
@@ -110,10 +117,10 @@ def from_url(url: str, *, containers: bool, token_file: str | None = None) -> Ro
             made.add_unredirected_header("Authorization", told)
         return made
 
-    def rows() -> list[Usage]:
+    def get() -> str:
         try:
             with urllib.request.urlopen(request(), timeout=_URL_TIMEOUT_SECONDS, context=tls) as response:
-                return api.usages(json.load(response), containers=containers)
+                body: bytes = response.read()
         except urllib.error.HTTPError as error:
             error.close()
             raise _refusal(address, error.code) from error
@@ -123,8 +130,21 @@ def from_url(url: str, *, containers: bool, token_file: str | None = None) -> Ro
             if isinstance(reason, ssl.SSLCertVerificationError):
                 asked = "name the CA's file in SSL_CERT_FILE, and the host as its certificate does"
             raise UsageError(f"{address} cannot be reached: {reason}; {asked}") from error
+        return body.decode(errors="replace")
+
+    return Page(address, get)
+
+
+def from_url(url: str, *, containers: bool, token_file: str | None = None) -> Rows:
+    """Rows of a running podtally's API. The function raises :class:`UsageError` if it does not answer as one."""
+    page = page_of_url(url, "/api/v1/pods", token_file=token_file)
+
+    def rows() -> list[Usage]:
+        text = page.get()
+        try:
+            return api.usages(json.loads(text), containers=containers)
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{address} does not answer as podtally does") from error
+            raise UsageError(f"{page.address} does not answer as podtally does") from error
 
     return rows
 

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "collector"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("doctor", "top", "backfill", "terminal", "flags"),
-    ("server", "parity"),
+    ("doctor", "top", "verify", "backfill", "flags"),
+    ("server", "parity", "terminal"),
     ("loop",),
     ("metrics", "table"),
     ("tally",),

@@ -49,6 +49,7 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "interval": 1.0,
         "window": 15.0,
         "slow_every": 5,
+        "verify_interval": None,
         "no_containers": False,
         "pod_labels": (),
         "log_level": "info",
@@ -94,9 +95,22 @@ def test_commands_have_their_own_defaults() -> None:
         "replay": "info",
         "record": "warning",
         "top": "warning",
+        "verify": "error",
         "doctor": "error",
         "metrics": "warning",
     }
+
+
+@pytest.mark.parametrize(("text", "value"), [("10%", 0.1), ("0.05", 0.05), ("100%", 1.0)])
+def test_a_tolerance_is_a_share(text: str, value: float) -> None:
+    """In percent or as a number."""
+    assert resolved("verify", "--tolerance", text).tolerance == pytest.approx(value)
+
+
+def test_the_kubelet_is_not_compared_with_more_often_than_it_looks() -> None:
+    """Its own samples are 10 to 30 s apart."""
+    with pytest.raises(UsageError, match="--verify-interval 5s is shorter than 30s"):
+        resolved("serve", "--verify-interval", "5s")
 
 
 def test_a_recording_may_be_called_from() -> None:

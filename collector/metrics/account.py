@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
@@ -20,6 +21,20 @@ from collector.tally import DUPLICATE_KINDS, INCOMPLETE_REASONS
 
 SOURCES = ("kubelet", "apiserver", "memory", "none")
 _READ_ERRORS = ("denied", "exhausted", "failed", "malformed")
+
+
+class KubeletAgreement(NamedTuple):
+    """How far podtally and the kubelet were apart at the last comparison."""
+
+    compared: Mapping[str, int]
+    """Containers, by quantity."""
+    outside: Mapping[str, int]
+    """Those that differ by more than is explained."""
+    ratios: Mapping[tuple[str, ...], float]
+    """Relative differences, by quantity and statistic; none where nothing could be compared."""
+    results: Mapping[str, int]
+    """Comparisons in all, by what came of them."""
+    age_seconds: float | None
 
 
 class Account:
@@ -43,6 +58,7 @@ class Account:
         self.refusals: dict[str, int] | None = None
         self.reviews: dict[tuple[str, str], int] | None = None
         self.web_config_successful: Callable[[], bool] | None = None
+        self.agreement: Callable[[], KubeletAgreement] | None = None
 
     def scraped(self, path: str, seconds: float) -> None:
         """Count an exposition served."""
@@ -91,6 +107,7 @@ class AccountCollector(Collector):
             {(path,): (n, account.scrape_seconds[path]) for path, n in account.scrapes.items()},
         )
         yield from self._of_access()
+        yield from self._of_agreement()
         yield from self._of_process()
 
     def _of_tally(self) -> Iterable[Metric]:
@@ -120,6 +137,20 @@ class AccountCollector(Collector):
             yield _counter("podtally_refused_requests_total", {(one,): n for one, n in account.refusals.items()})
         if account.reviews is not None:
             yield _counter("podtally_reviews_total", dict(account.reviews.items()))
+
+    def _of_agreement(self) -> Iterable[Metric]:
+        """Only where the kubelet is compared with."""
+        if self._account.agreement is None:
+            return
+        now = self._account.agreement()
+        yield _counter("podtally_kubelet_comparisons_total", {(one,): n for one, n in now.results.items()})
+        if now.age_seconds is not None:
+            yield _gauge("podtally_kubelet_comparison_age_seconds", {(): now.age_seconds})
+        if now.ratios:
+            yield _gauge("podtally_kubelet_difference_ratio", dict(now.ratios))
+        if now.compared:
+            yield _gauge("podtally_kubelet_compared_containers", {(one,): n for one, n in now.compared.items()})
+            yield _gauge("podtally_kubelet_outside_containers", {(one,): n for one, n in now.outside.items()})
 
     def _of_process(self) -> Iterable[Metric]:
         with self._process.oneshot():

@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Any
 
 from collector.loop import Published
 from collector.model import NO_LIMIT, ContainerTally, Limit, PodTally, Reading
-from collector.table import Usage
-
-
-def time_text(time_ns: int) -> str | None:
-    """RFC 3339 in UTC, with milliseconds; ``None`` for a time beyond the year 9999, as a damaged inode may have.
-
-    >>> time_text(1795412409871000000)
-    '2026-11-23T05:40:09.871Z'
-    """
-    try:
-        moment = datetime.fromtimestamp(time_ns // 1_000_000 / 1000, tz=timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from collector.table import Usage, time_text
 
 
 def _limit(value: Limit | None) -> Limit | str | None:

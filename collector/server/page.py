@@ -6,7 +6,7 @@ from html import escape
 
 from collector import __version__, table
 from collector.loop import Published
-from collector.server.api import time_text
+from collector.table import time_text
 
 LINKS = (
     ("/metrics", "podtally's metrics, for Prometheus"),

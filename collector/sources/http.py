@@ -214,7 +214,7 @@ async def _asked(
             body = await _limited_body(response)
             if response.status in _SUCCESSES and body is not None:
                 return Answer(question.answer, time_ns, response.status, None, body)
-            return Answer(question.answer, time_ns, response.status, _reason(response.reason, body), None)
+            return Answer(question.answer, time_ns, response.status, refusal_reason(response.reason, body), None)
     except aiohttp.ClientConnectorCertificateError as error:
         reason = f"{endpoint.url}: {error.certificate_error}"
         if endpoint.name == "the kubelet":
@@ -247,7 +247,7 @@ def _connection_reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _reason(reason: str | None, body: bytes | None) -> str:
+def refusal_reason(reason: str | None, body: bytes | None) -> str:
     """What the peer says of its refusal: a Status object's message, or the first line of the text."""
     if body is None:
         return f"the answer is larger than {_BODY_LIMIT_BYTES >> 20} MiB"
@@ -304,16 +304,18 @@ class LiveAnswers:
         interval: float,
         extras: tuple[Question, ...] = (),
         extras_interval: float = 5.0,
+        tell_refusals: bool = False,
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
-        """``timeout_seconds`` is for each question. ``extras`` are asked along for a recording; an answer to them that
-        is refused is left out and logged once.
+        """``timeout_seconds`` is for each question. ``extras`` are asked along for a recording or to compare with; an
+        answer to them that is refused is logged once, and left out unless ``tell_refusals``.
         """
         self._kubelet = kubelet
         self._apiserver = apiserver
         self._interval = interval
         self._extras = extras
         self._extras_interval = extras_interval
+        self._tell_refusals = tell_refusals
         self._timeout_seconds = timeout_seconds
         self._refused: set[str] = set()
         self._lock = threading.Lock()
@@ -389,9 +391,9 @@ class LiveAnswers:
         while True:
             for question in self._extras:
                 answer = await self._fetch(session, question)
-                if answer.body is not None:
+                if answer.body is not None or self._tell_refusals:
                     self._put(answer)
-                elif question.answer not in self._refused:
+                if answer.body is None and question.answer not in self._refused:
                     self._refused.add(question.answer)
                     status = f"HTTP {answer.status}: " if answer.status is not None else ""
                     log.warning("%s is left out: %s%s", question.answer, status, answer.error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from collector.metrics.account import Account, AccountCollector
+from collector.metrics.account import Account, AccountCollector, KubeletAgreement
 from collector.metrics.catalogue import SELF
 from collector.model import Tally
 from tests.replays import last_tally, replayed
@@ -27,6 +27,9 @@ def test_every_row_of_the_catalogue_is_exported_and_no_other() -> None:
     account.scraped("/metrics", 0.1)
     account.web_config_successful = lambda: True
     account.refusals, account.reviews = {"forbidden": 1}, {("201", "token"): 1}
+    account.agreement = lambda: KubeletAgreement(
+        {"cpu": 2}, {"cpu": 0}, {("cpu", "median"): 0.01}, {"ok": 1}, age_seconds=5.0
+    )
     families = {family.name: family for family in text_string_to_metric_families(page(account, tally))}
 
     assert set(families) == {row.name.removesuffix("_total") for row in SELF}

@@ -10,7 +10,7 @@ from collector.cgroup.files import CONTAINER_FILES, DETAIL_FIELDS, FAST, READING
 from collector.metrics.catalogue import CATALOGUE, CONTAINER, POD, Metric
 from collector.model import ContainerTally, Details, PodTally, Reading
 
-UNITS = {"seconds", "bytes", "cores"}
+UNITS = {"seconds", "bytes", "cores", "ratio"}
 
 
 def named(metric: Metric) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from collector.loop import Published
-from collector.server.api import document, time_text, usages
+from collector.server.api import document, usages
 from collector.sources.recording import RecordedAnswers, RecordedTree
-from collector.table import Usage
+from collector.table import Usage, time_text
 from collector.table import usages as usages_of_tally
 from tests.support import collector_over, recording
 

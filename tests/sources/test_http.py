@@ -513,24 +513,33 @@ def test_one_answer_of_a_name_is_taken_at_a_time() -> None:
     assert asyncio.run(run()) == [[b"1"], [b"2"], [b"3"]]
 
 
-def test_an_extra_that_is_refused_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    """What a recording is to have along and has no right to is asked again, and told once."""
+@pytest.mark.parametrize("tell_refusals", [False, True])
+def test_an_extra_that_is_refused_is_named_once(caplog: pytest.LogCaptureFixture, *, tell_refusals: bool) -> None:
+    """What is to be along and is refused is asked again, and told once; it is an answer to whoever compares."""
     node, extra = Peer(), Peer(b"Forbidden", 403)
 
-    async def run() -> tuple[str, ...]:
+    async def run() -> tuple[tuple[str, ...], list[Answer]]:
         async with served(node.handle) as node_url, served(extra.handle) as extra_url:
             question = Question(
                 answer="kubelet/stats_summary.json", endpoint=kubelet(extra_url).endpoint, path="/stats"
             )
-            live = LiveAnswers(kubelet(node_url), None, interval=60, extras=(question,), extras_interval=0.01)
+            live = LiveAnswers(
+                kubelet(node_url),
+                None,
+                interval=60,
+                extras=(question,),
+                extras_interval=0.01,
+                tell_refusals=tell_refusals,
+            )
             async with asking(live) as answers:
                 await until(lambda: len(extra.asked) >= 3)
-                return answers.refused
+                return answers.refused, answers.take()
 
     with caplog.at_level(logging.INFO):
-        refused = asyncio.run(run())
+        refused, taken = asyncio.run(run())
 
     assert refused == ("kubelet/stats_summary.json",)
+    assert (("kubelet/stats_summary.json", 403) in [(one.name, one.status) for one in taken]) == tell_refusals
     assert caplog.messages == ["kubelet/stats_summary.json is left out: HTTP 403: Forbidden"]
 
 

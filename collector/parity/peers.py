@@ -1,0 +1,270 @@
+"""What the peers say of pods: the metrics API, the kubelet's ``/stats/summary`` and ``/metrics/resource``. Pure.
+
+- metrics API: a PodMetricsList of ``metrics.k8s.io/v1beta1``. CPU is an average over ``window``, which ends at
+  ``timestamp``; both are of the container of the pod that was sampled first, and the timestamp is cut to whole seconds
+  (metrics-server ``pkg/storage/pod.go``, ``pkg/api/pod.go``).
+- ``/stats/summary``: ``usageNanoCores`` is the rate between the last two samples that cAdvisor took of the cgroup
+  (kubelet ``pkg/kubelet/stats``); times are cut to whole seconds.
+- ``/metrics/resource``: the same samples, with milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from collector.errors import AnswerError
+from collector.parity.readings import NS_PER_SECOND
+from collector.parity.resource import Owner, parse
+from collector.pods.answer import parse_time_ns
+
+NS_PER_MS = 1_000_000
+
+_CPU = ("container_cpu_usage_seconds_total", "pod_cpu_usage_seconds_total")
+_MEMORY = ("container_memory_working_set_bytes", "pod_memory_working_set_bytes")
+_START = "container_start_time_seconds"
+
+
+class Sample(NamedTuple):
+    """One sample that the kubelet took of a container's or a pod's cgroup."""
+
+    time_ns: int
+    """In whole milliseconds."""
+    cpu_nanoseconds: int
+    memory_bytes: int
+    started_ns: int | None
+    """Of a container, by the kubelet."""
+
+
+class Span(NamedTuple):
+    """From when to when."""
+
+    begin_ns: int
+    end_ns: int
+
+
+class ContainerUsage(NamedTuple):
+    """What the metrics API says of a container."""
+
+    cpu_nanocores: int
+    memory_bytes: int
+
+
+class PodUsage(NamedTuple):
+    """What the metrics API says of a pod: what kubectl top prints, before it rounds."""
+
+    owner: Owner
+    time_ns: int
+    """Whole seconds."""
+    window_ns: int
+    containers: dict[str, ContainerUsage]
+
+
+class SummaryUsage(NamedTuple):
+    """What ``/stats/summary`` says of a container or a pod."""
+
+    owner: Owner
+    time_ns: int
+    """Whole seconds."""
+    cpu_nanocores: int | None
+    cpu_nanoseconds: int | None
+    memory_bytes: int | None
+
+
+class Samples:
+    """The kubelet's samples by owner, each once, in time order."""
+
+    def __init__(self) -> None:
+        self._samples: dict[Owner, list[Sample]] = defaultdict(list)
+
+    def add_page(self, page: str) -> dict[Owner, Sample]:
+        """Take an answer of ``/metrics/resource`` in; the samples that are in it. Raises :class:`AnswerError`."""
+        found = parse_resource(page)
+        for owner, sample in found.items():
+            samples = self._samples[owner]
+            at = bisect_left(samples, sample.time_ns, key=lambda one: one.time_ns)
+            if at == len(samples) or samples[at].time_ns != sample.time_ns:
+                samples.insert(at, sample)
+        return found
+
+    def of(self, owner: Owner) -> list[Sample]:
+        """Those of an owner."""
+        return self._samples.get(owner, [])
+
+    def pairs(self) -> Iterator[tuple[Owner, Sample, Sample]]:
+        """Each two successive samples of one life of a container or pod."""
+        for owner, samples in self._samples.items():
+            for earlier, later in pairwise(samples):
+                if _one_life(earlier, later):
+                    yield owner, earlier, later
+
+    def all(self) -> Iterator[tuple[Owner, Sample]]:
+        """Every sample."""
+        for owner, samples in self._samples.items():
+            for sample in samples:
+                yield owner, sample
+
+    def span_of_rate(self, owner: Owner, nanocores: float, is_end: Callable[[Sample], bool]) -> Span | None:
+        """The span between two samples that gives the rate, the first one whose later sample satisfies ``is_end``.
+
+        Whoever asks the kubelet often enough has the samples that the rate was made of, with their milliseconds. The
+        first value of a container is from its start: metrics-server's rule for fresh containers.
+        """
+        samples = self.of(owner)
+        for at, later in enumerate(samples):
+            if not is_end(later):
+                continue
+            starts = [] if later.started_ns is None else [Sample(later.started_ns, 0, 0, later.started_ns)]
+            for earlier in (*reversed(samples[max(0, at - _PAIRS_APART) : at]), *starts):
+                span_ns = later.time_ns - earlier.time_ns
+                if span_ns <= 0 or not _one_life(earlier, later):
+                    continue
+                rate = (later.cpu_nanoseconds - earlier.cpu_nanoseconds) * NS_PER_SECOND / span_ns
+                # Both times are cut to the millisecond, and the rate to the nanocore.
+                if abs(rate - nanocores) <= 1 + rate * NS_PER_MS / span_ns:
+                    return Span(earlier.time_ns, later.time_ns)
+        return None
+
+
+_PAIRS_APART = 8
+"""How many samples back a rate may have begun: metrics-server at 60 s skips some of the kubelet's."""
+
+
+def _one_life(earlier: Sample, later: Sample) -> bool:
+    return earlier.started_ns == later.started_ns and earlier.cpu_nanoseconds <= later.cpu_nanoseconds
+
+
+def parse_resource(page: str) -> dict[Owner, Sample]:
+    """Samples of a page in the form of ``/metrics/resource``. Raises :class:`AnswerError` if it is none."""
+    try:
+        series = parse(page)
+    except ValueError as error:
+        raise AnswerError(f"/metrics/resource is not in the text format: {error}") from error
+    cpu: dict[Owner, tuple[int, float]] = {}
+    memory: dict[Owner, float] = {}
+    starts: dict[Owner, int] = {}
+    for one in series:
+        name, owner = one.key.name, one.key.owner
+        if name in _CPU and one.time_ms is not None:
+            cpu[owner] = (one.time_ms * NS_PER_MS, one.value)
+        elif name in _MEMORY:
+            memory[owner] = one.value
+        elif name == _START:
+            starts[owner] = round(one.value * NS_PER_SECOND)
+    return {
+        owner: Sample(time_ns, round(seconds * NS_PER_SECOND), round(memory[owner]), starts.get(owner))
+        for owner, (time_ns, seconds) in cpu.items()
+        if owner in memory and owner.pod
+    }
+
+
+_SUFFIXES = {
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "": 1.0,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+}
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity (``apimachinery/pkg/api/resource``). Raises ``ValueError``.
+
+    >>> quantity("1500n"), quantity("388Ki"), quantity("1e3")
+    (1.5e-06, 397312.0, 1000.0)
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)([a-zA-Z]{0,2})", text)
+    if found is None or found[2] not in _SUFFIXES:
+        raise ValueError(f"{text!r} is no quantity")
+    return float(found[1]) * _SUFFIXES[found[2]]
+
+
+_DURATION_NS = {"h": 3600 * NS_PER_SECOND, "m": 60 * NS_PER_SECOND, "s": NS_PER_SECOND, "ms": NS_PER_MS, "us": 1000}
+
+
+def go_duration_ns(text: str) -> int:
+    """A duration as Go prints it. Raises ``ValueError``.
+
+    >>> go_duration_ns("11.845s"), go_duration_ns("1m0s")
+    (11845000000, 60000000000)
+    """
+    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(h|ms|us|m|s))+", text):
+        raise ValueError(f"{text!r} is no duration")
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|m|s)", text)
+    return round(sum(float(number) * _DURATION_NS[unit] for number, unit in parts))
+
+
+def parse_pod_metrics(body: bytes) -> list[PodUsage]:
+    """The items of a PodMetricsList. Raises :class:`AnswerError` if ``body`` is none."""
+    try:
+        items = json.loads(body)["items"] or []
+        return [_pod_usage(item) for item in items]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AnswerError(f"the metrics API's answer is no list of pods' metrics: {_told(error)}") from error
+
+
+def _pod_usage(item: Any) -> PodUsage:
+    metadata = item["metadata"]
+    time_ns = parse_time_ns(item["timestamp"])
+    if time_ns is None:
+        raise ValueError(f"{item['timestamp']!r} is no time")
+    return PodUsage(
+        Owner(str(metadata["namespace"]), str(metadata["name"]), ""),
+        time_ns,
+        go_duration_ns(item["window"]),
+        {
+            str(one["name"]): ContainerUsage(
+                round(quantity(one["usage"]["cpu"]) * 1e9), round(quantity(one["usage"]["memory"]))
+            )
+            for one in item["containers"] or []
+        },
+    )
+
+
+def parse_summary(body: bytes) -> list[SummaryUsage]:
+    """Containers and pods of an answer of ``/stats/summary``. Raises :class:`AnswerError` if ``body`` is none."""
+    try:
+        return list(_summary(json.loads(body)["pods"] or []))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AnswerError(f"the answer of /stats/summary is none: {_told(error)}") from error
+
+
+def _summary(pods: Any) -> Iterator[SummaryUsage]:
+    for pod in pods:
+        owner = Owner(str(pod["podRef"]["namespace"]), str(pod["podRef"]["name"]), "")
+        yield from _summary_usage(owner, pod)
+        for container in pod.get("containers") or []:
+            yield from _summary_usage(owner._replace(container=str(container["name"])), container)
+
+
+def _summary_usage(owner: Owner, of: Any) -> Iterator[SummaryUsage]:
+    cpu, memory = of.get("cpu") or {}, of.get("memory") or {}
+    time_ns = parse_time_ns(cpu.get("time"))
+    if time_ns is not None:
+        yield SummaryUsage(
+            owner,
+            time_ns,
+            _whole(cpu.get("usageNanoCores")),
+            _whole(cpu.get("usageCoreNanoSeconds")),
+            _whole(memory.get("workingSetBytes")),
+        )
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else str(error)
