@@ -217,10 +217,9 @@ class Recorded:
         return None if found is None else Span(found.begin_ns // NS_PER_MS, found.end_ns // NS_PER_MS)
 
     def cores_over(self, owner: Owner, span: Span) -> float:
-        """Our CPU of a container over the span, between readings in proportion. Raises :class:`ValueError` outside."""
+        """Our CPU of a container over the span, between readings in proportion."""
         found = self.readings.cpu(owner, span.start_ms * NS_PER_MS, span.end_ms * NS_PER_MS)
-        if isinstance(found, str):
-            raise ValueError(f"no readings of {owner} over {span}: {found}")
+        assert not isinstance(found, str), f"no readings of {owner} over {span}: {found}"
         return found.cores
 
 
