@@ -385,7 +385,7 @@ def sandbox() -> WrongWay:
                 place(recording, frame),
                 "also",
             ),
-            memory(f"the largest, of `{its_pod}`, which is just starting", largest, place(recording, frame), "also"),
+            memory(f"the largest, of `{its_pod}`, sampled at its start", largest, place(recording, frame), "also"),
         ),
         why="""
 Each pod has a pause container, the sandbox, which is in no status and which kubectl top never counts. Its cgroup looks like
