@@ -11,10 +11,12 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -57,7 +59,7 @@ class RecordingWriter:
                 raise RecordingError(f"{out} is of a form that is not written: end it in .tar, .tar.gz or .tar.zst")
             else:
                 self._root.mkdir(parents=True)
-            self._put("recording.json", meta.to_json().encode())
+        self._meta = meta
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -93,9 +95,14 @@ class RecordingWriter:
         path.write_bytes(data)
 
     def frame(self, head: dict[str, Any], files: dict[str, bytes]) -> None:
-        """Write one frame: ``frame.json`` and the files below its folder."""
+        """Write one frame: ``frame.json`` and the files below its folder. Before the first of them, what is known of
+        the node by then: the pods' container ids tell which runtime it has.
+        """
         folder = f"frames/{self._frames:04d}"
         with self._writing():
+            if not self._frames:
+                runtime = self._meta.runtime or _runtime(files)
+                self._put("recording.json", replace(self._meta, runtime=runtime).to_json().encode())
             self._put(f"{folder}/frame.json", json.dumps(head, indent=1).encode() + b"\n")
             for name, data in files.items():
                 self._put(f"{folder}/{name}", data)
@@ -121,6 +128,18 @@ class RecordingWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+_CONTAINER_ID = re.compile(rb'"containerID":\s*"([a-z0-9.-]+)://')
+"""``containerd://<id>``, ``cri-o://<id>``, ``docker://<id>``: the runtime gives its name to the kubelet so."""
+
+
+def _runtime(files: dict[str, bytes]) -> str:
+    """The runtime that made the containers of a frame's list of pods; ``""`` without a list or before the first one."""
+    for name, data in files.items():
+        if name.endswith("/pods.json") and (found := _CONTAINER_ID.search(data)):
+            return found[1].decode()
+    return ""
 
 
 # --- the tee --------------------------------------------------------------------------------------------------------

@@ -432,6 +432,23 @@ def test_meta_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert load(tmp_path / "r").meta == META
 
 
+@pytest.mark.parametrize("runtime", ["containerd", "cri-o", "docker"])
+def test_the_runtime_is_told_by_the_first_frames_pods(runtime: str, tmp_path: Path) -> None:
+    """It is in the container ids of the kubelet's list, whichever way its JSON is spaced."""
+    pods = f'{{"items": [{{"status": {{"containerStatuses": [{{"containerID": "{runtime}://{"a" * 64}"}}]}}}}]}}'
+    with RecordingWriter(str(tmp_path / "r"), META) as writer:
+        writer.frame({"time_ns": 1, "monotonic_ns": 1}, {"kubelet/pods.json": pods.encode()})
+    assert load(tmp_path / "r").meta == changed(META, runtime=runtime)
+
+
+def test_a_runtime_that_is_known_stays(tmp_path: Path) -> None:
+    """A recording of a recording keeps what the first one says, with the runtime's version."""
+    known = changed(META, runtime="containerd 2.1.9")
+    with RecordingWriter(str(tmp_path / "r"), known) as writer:
+        writer.frame({"time_ns": 1, "monotonic_ns": 1}, {"kubelet/pods.json": b'{"containerID":"docker://a"}'})
+    assert load(tmp_path / "r").meta == known
+
+
 def test_the_meta_of_a_live_node_says_what_it_runs_on() -> None:
     """Kernel, CPUs and memory are those of this machine."""
     meta = live_meta("n", "systemd", "why")
