@@ -10,7 +10,7 @@ import sys
 import traceback
 
 from tests.e2e import build, cluster
-from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, IMAGES, LOGS, REPO, RESULTS, RUN
+from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, LOGS, REPO, RESULTS, RUN
 from tests.e2e.processes import E2EError, inside, running
 
 
@@ -88,8 +88,9 @@ def run(*, keep: bool, short: bool) -> int:
 def push() -> None:
     """The work tree's collector into the running node."""
     with cluster.stage("image"):
-        build.images()
-        cluster.import_image(IMAGES / "podtally.tar")
+        layout = build.changed_image()
+    with cluster.stage("image into containerd"):
+        cluster.import_image(layout)
     with cluster.stage("roll-out"):
         cluster.kubectl("-n", "podtally", "delete", "pod", "--all", "--grace-period=1")
         cluster.kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=180s", timeout=200)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from tests.e2e.layout import (
     ETCD_PORT,
     HERE,
     HOST_ADDRESS,
-    IMAGES,
+    IMAGE_DISK,
     LOGS,
     METRICS_SERVER_PORT,
     NODE,
@@ -98,8 +100,8 @@ def node(command: str, *, stdin: bytes | None = None, check: bool = True, timeou
 
 
 def put(content: bytes, path: str, mode: str = "644") -> None:
-    """Write a file on the node."""
-    node(f"cat > {path} && chmod {mode} {path}", stdin=content)
+    """Write a file on the node; its folder is made if need be."""
+    node(f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode} {path}", stdin=content)
 
 
 # --- up and down ----------------------------------------------------------------------------------------------------
@@ -112,6 +114,7 @@ def prepare() -> None:
         ("programs of Kubernetes", build.programs),
         ("the node's disk", build.disk),
         ("images", build.images),
+        ("images in a disk of the node's", build.image_disk),
     ):
         with stage(what):
             make()
@@ -129,10 +132,6 @@ def up(driver: str = "systemd", kernel: str = "older") -> None:
     with stage(f"node ({driver} driver, kernel {build.kernels()[kernel]})"):
         boot(driver, build.kernels()[kernel])
         wait_for("ssh to the node", lambda: _answers("true"), 180)
-    with stage("images into containerd"):
-        wait_for("containerd", lambda: _answers("ctr version"), 60)
-        for name in ("pause", "busybox", "podtally"):
-            import_image(IMAGES / f"{name}.tar")
     with stage("node Ready"):
         wait_for("the node's Ready", node_ready, 180)
     with stage("metrics-server"):
@@ -214,12 +213,14 @@ def api_server() -> None:
 
 
 def boot(driver: str, release: str) -> None:
-    """Start the virtual machine on a fresh layer over the kept disk."""
-    disk = RUN / "disk.qcow2"
-    disk.unlink(missing_ok=True)
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(BASE_DISK), "-F", "raw", str(disk)], check=True
-    )
+    """Start the virtual machine on fresh layers over the kept disks."""
+    drives: list[str] = []
+    for name, base in (("disk", BASE_DISK), ("images", IMAGE_DISK)):
+        layer = RUN / f"{name}.qcow2"
+        layer.unlink(missing_ok=True)
+        create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(layer)]
+        subprocess.run(create, check=True)
+        drives += ["-drive", f"file={layer},if=virtio,format=qcow2,cache=unsafe,aio=threads"]
     start(
         "qemu",
         [
@@ -234,7 +235,7 @@ def boot(driver: str, release: str) -> None:
             ),
             "-append",
             f"root=/dev/vda rw console=ttyS0 psi=1 mitigations=off net.ifnames=0 e2e.driver={driver}",
-            *("-drive", f"file={disk},if=virtio,format=qcow2,cache=unsafe,aio=threads"),
+            *drives,
             *("-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no"),
             *("-device", "virtio-net-pci,netdev=n0", "-device", "virtio-rng-pci"),
         ],
@@ -249,18 +250,15 @@ def _answers(command: str) -> bool:
     return True
 
 
-def import_image(archive: Path) -> None:
-    """An image's archive into the node's containerd."""
-    with open(archive, "rb") as source:
-        done = subprocess.run(
-            ssh_command("ctr -n k8s.io images import --local -"),
-            stdin=source,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if done.returncode:
-        raise E2EError(f"the node's containerd did not take {archive.name}: {done.stderr[-800:]}")
+def import_image(layout: Path) -> None:
+    """An image in an OCI layout into the node's containerd; what that has already is not sent."""
+    known = {digest.partition(":")[2] for digest in node("ctr -n k8s.io content ls -q").split()}
+    new = [blob for blob in sorted((layout / "blobs/sha256").iterdir()) if blob.name not in known]
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for file in (layout / "oci-layout", layout / "index.json", *new):
+            tar.add(file, str(file.relative_to(layout)))
+    node("ctr -n k8s.io images import --local -", stdin=archive.getvalue())
 
 
 def node_ready() -> bool:
@@ -357,5 +355,6 @@ def down() -> None:
     for name in reversed(started()):
         stop(name)
     network_down()
-    (RUN / "disk.qcow2").unlink(missing_ok=True)
+    for layer in RUN.glob("*.qcow2"):
+        layer.unlink()
     shutil.rmtree(RUN / "etcd", ignore_errors=True)
