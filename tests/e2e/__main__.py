@@ -88,9 +88,9 @@ def run(*, keep: bool, short: bool) -> int:
 def push() -> None:
     """The work tree's collector into the running node."""
     with cluster.stage("image"):
-        layout = build.changed_image()
+        archive = build.changed_image()
     with cluster.stage("image into containerd"):
-        cluster.import_image(layout)
+        cluster.import_image(archive)
     with cluster.stage("roll-out"):
         cluster.kubectl("-n", "podtally", "delete", "pod", "--all", "--grace-period=1")
         cluster.kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=180s", timeout=200)

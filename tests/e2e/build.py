@@ -38,6 +38,7 @@ BUSYBOX_IMAGE = "localhost/busybox:e2e"
 PAUSE_IMAGE = "localhost/pause:e2e"
 COLLECTOR_IMAGE = "localhost/podtally:test"
 """The name under which tests/image/build.sh keeps it."""
+_OCI = "application/vnd.oci.image"
 CHANGED_IMAGE = "localhost/podtally:changed"
 STORE = CACHE.parent / "image"
 """Buildah's, made by tests/image/build.sh."""
@@ -211,15 +212,8 @@ def _archive(out: Path, name: str, entrypoint: list[str], files: dict[str, bytes
     ).encode()
     name_of_config = f"{hashlib.sha256(config).hexdigest()}.json"
     manifest = [{"Config": name_of_config, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
-    with tarfile.open(out, "w") as tar:
-        for path, content in (
-            (name_of_config, config),
-            (f"{digest}/layer.tar", data),
-            ("manifest.json", json.dumps(manifest).encode()),
-        ):
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+    files = {name_of_config: config, f"{digest}/layer.tar": data, "manifest.json": json.dumps(manifest).encode()}
+    out.write_bytes(_tar(files))
 
 
 def _sources() -> list[Path]:
@@ -251,8 +245,7 @@ def _collector_image() -> None:
         raise E2EError(
             f"the image was not built; the last lines of {log}:\n" + "\n".join(log.read_text().splitlines()[-15:])
         )
-    archive.unlink(missing_ok=True)
-    _buildah("push", "--quiet", "--disable-compression", COLLECTOR_IMAGE, f"docker-archive:{archive}:{COLLECTOR_IMAGE}")
+    _saved(COLLECTOR_IMAGE, archive)
     (IMAGES / ".podtally").write_text(digest)
 
 
@@ -305,8 +298,8 @@ def image_disk() -> None:
 
 
 def changed_image() -> Path:
-    """The last image with the work tree's collector in a layer above it, as an OCI layout: in seconds, where building
-    it from the Dockerfile takes minutes. What the collector depends on is built anew if it has changed.
+    """The last image with the work tree's collector in a layer above it: in seconds, where building it from the
+    Dockerfile takes more than a minute. What the collector depends on is built anew if it has changed.
     """
     if not (IMAGES / ".podtally").exists() or not (IMAGES / ".podtally").read_text().startswith(_dependencies_digest()):
         images()
@@ -325,13 +318,54 @@ def changed_image() -> Path:
         _buildah("commit", "--quiet", container, CHANGED_IMAGE)
     finally:
         _buildah("rm", container)
-    layout = IMAGES / "changed"
-    shutil.rmtree(layout, ignore_errors=True)
-    _buildah("push", "--quiet", "--disable-compression", CHANGED_IMAGE, f"oci:{layout}:changed")
-    index = json.loads((layout / "index.json").read_text())
-    index["manifests"][0]["annotations"] = {"io.containerd.image.name": COLLECTOR_IMAGE}
-    (layout / "index.json").write_text(json.dumps(index))
-    return layout
+    return _saved(CHANGED_IMAGE, IMAGES / "changed.tar")
+
+
+def _saved(image: str, archive: Path) -> Path:
+    """An archive of an image of the store's, under the name that the node's pods ask for."""
+    archive.unlink(missing_ok=True)
+    _buildah("push", "--quiet", image, f"docker-archive:{archive}:{COLLECTOR_IMAGE}")
+    return archive
+
+
+def without(archive: Path, known: set[str]) -> bytes:
+    """The image of an archive as a tar of an OCI layout, less the blobs of which the digests are known."""
+    with tarfile.open(archive) as saved:
+        (image,) = json.load(saved.extractfile("manifest.json"))  # type: ignore[arg-type]
+        config = saved.extractfile(image["Config"]).read()  # type: ignore[union-attr]
+        blobs = {f"sha256:{hashlib.sha256(config).hexdigest()}": config}
+        layers = []
+        for digest, name in zip(json.loads(config)["rootfs"]["diff_ids"], image["Layers"], strict=True):
+            member = saved.getmember(name)
+            layers.append({"mediaType": f"{_OCI}.layer.v1.tar", "digest": digest, "size": member.size})
+            if digest not in known:
+                blobs[digest] = saved.extractfile(member).read()  # type: ignore[union-attr]
+    described = {"mediaType": f"{_OCI}.config.v1+json", "digest": next(iter(blobs)), "size": len(config)}
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": f"{_OCI}.manifest.v1+json", "config": described, "layers": layers}
+    ).encode()
+    top = {
+        "mediaType": f"{_OCI}.manifest.v1+json",
+        "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+        "size": len(manifest),
+        "annotations": {"io.containerd.image.name": image["RepoTags"][0]},
+    }
+    blobs[top["digest"]] = manifest  # type: ignore[index]
+    files = {f"blobs/{digest.replace(':', '/')}": data for digest, data in blobs.items()}
+    files["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [top]}).encode()
+    return _tar(files)
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    """A tar of files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
 
 
 def _run(*command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -250,15 +248,10 @@ def _answers(command: str) -> bool:
     return True
 
 
-def import_image(layout: Path) -> None:
-    """An image in an OCI layout into the node's containerd; what that has already is not sent."""
-    known = {digest.partition(":")[2] for digest in node("ctr -n k8s.io content ls -q").split()}
-    new = [blob for blob in sorted((layout / "blobs/sha256").iterdir()) if blob.name not in known]
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for file in (layout / "oci-layout", layout / "index.json", *new):
-            tar.add(file, str(file.relative_to(layout)))
-    node("ctr -n k8s.io images import --local -", stdin=archive.getvalue())
+def import_image(archive: Path) -> None:
+    """An image into the node's containerd; the layers that it has already are not sent."""
+    known = set(node("ctr -n k8s.io content ls -q").split())
+    node("ctr -n k8s.io images import --local -", stdin=build.without(archive, known))
 
 
 def node_ready() -> bool:
