@@ -93,7 +93,7 @@ def push() -> None:
         cluster.import_image(archive)
     with cluster.stage("roll-out"):
         cluster.kubectl("-n", "podtally", "delete", "pod", "--all", "--grace-period=1")
-        cluster.kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=180s", timeout=200)
+        cluster.rolled_out()
 
 
 def main() -> int:

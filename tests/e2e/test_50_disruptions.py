@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.e2e.cluster import api_server, collector_pod, collector_url, get, kubectl, node, node_ready
+from tests.e2e.cluster import api_server, collector_pod, collector_url, get, kubectl, node, node_ready, rolled_out
 from tests.e2e.layout import COLLECTOR_PORT
 from tests.e2e.observing import Watch, fetch, series, table
 from tests.e2e.processes import running, stop, wait_for
@@ -174,7 +174,7 @@ def test_the_collectors_own_pod_is_killed() -> None:
     before = series(fetch(f"http://{old['status']['podIP']}:{COLLECTOR_PORT}/metrics"))
     kubectl("-n", "podtally", "delete", "pod", old["metadata"]["name"], "--grace-period=0", "--force")
     wait_for("another pod", lambda: _replacement(old["metadata"]["uid"]), 60)
-    kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=180s", timeout=200)
+    rolled_out()
     if running("prometheus"):
         point_at_collector()
     wait_for("living pods, and no other", only_the_living, 120, every=2)
