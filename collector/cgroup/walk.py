@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 
 from collector.cgroup import grammar, paths
@@ -29,6 +29,10 @@ _SEARCH_LIMIT = 4096
 
 _SEARCH_EVERY = 10
 """Ticks between two searches while none is found and the root has not changed."""
+
+
+_make = tuple.__new__
+"""Makes a named tuple of its fields in their order, in half the time that calling its class takes."""
 
 
 class _Row:
@@ -59,14 +63,14 @@ class _Files:
 
     def by_row(
         self, raw: list[bytes | SourceError], before: list[bytes | SourceError]
-    ) -> list[bytes | SourceError | None]:
+    ) -> Sequence[bytes | SourceError | None]:
         """What was read, in the order of the rows; ``None`` for a file that this kind of cgroup has not.
 
         ``before`` is what was read for other rows: ``memory.stat`` has a fast and a slow row, and one reading serves
         both.
         """
         if self._places is None:
-            return [*raw]
+            return raw
         every = [*raw, *before]
         return [None if place is None else every[place] for place in self._places]
 
@@ -196,7 +200,7 @@ class Walker:
         swap: dict[bytes, int] = {}
         try:
             self._files_read += 1
-            swap = dict(grammar.meminfo(self._tree.read_proc("meminfo")))
+            swap = dict(grammar.meminfo(_swap_lines(self._tree.read_proc("meminfo"))))
         except grammar.Malformed as error:
             self._count(ParseError("/proc/meminfo", error.line))
         except SourceError as error:
@@ -260,7 +264,7 @@ class Walker:
             else:
                 directory.stamp()
                 child.age += 1
-            leaves.append(Leaf(child.path, directory.ino, child.key, directory.mtime_ns, child.reading))
+            leaves.append(_make(Leaf, (child.path, directory.ino, child.key, directory.mtime_ns, child.reading)))
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
@@ -334,8 +338,9 @@ class Walker:
         self._cgroups += 1
         raw = directory.read_all(plan.fast.names, often=True)
         self._files_read += len(raw)
-        if raw != node.fast.raw:
-            self._parse(node, plan.fast, raw, [], node.fast)
+        fast = node.fast
+        if raw != fast.raw:
+            self._parse(node, plan.fast, raw, [], fast)
         turn = plan.always or self._turn(node)
         node.age += 1
         if turn:
@@ -343,7 +348,7 @@ class Walker:
             self._files_read += len(slow)
             self._parse(node, plan.slow, slow, raw, node.slow)
             node.details = Details._make(node.slow.flat)
-        return Reading._make((stamp, *node.fast.flat, node.details))
+        return _make(Reading, (stamp, *fast.flat, node.details))
 
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due: at first, then in turns told apart by inode, so that no tick bears all."""
@@ -358,12 +363,15 @@ class Walker:
         known: _Known,
     ) -> None:
         """Bring ``known`` up to date. An unchanged file, as most are from tick to tick, is not parsed again."""
-        values, parsed, rows = known.values, known.data, files.rows
+        values, parsed = known.values, known.data
+        found = files.by_row(raw, before)
+        if found == parsed:
+            return
         whole = True
-        for index, data in enumerate(files.by_row(raw, before)):
+        for index, data in enumerate(found):
             if data == parsed[index]:
                 continue
-            row = rows[index]
+            row = files.rows[index]
             if isinstance(data, bytes):
                 try:
                     values[index] = row.extract(data)
@@ -385,6 +393,15 @@ class Walker:
         if text not in self._told and len(self._told) < 1000:
             self._told.add(text)
             log.warning("%s (told once)", text)
+
+
+def _swap_lines(meminfo: bytes) -> bytes:
+    """From SwapTotal to SwapFree, which stand together; all of the file where they do not. The other fifty lines would
+    take as long as five cgroups.
+    """
+    begin = meminfo.find(b"\nSwapTotal:") + 1
+    end = meminfo.find(b"\n", meminfo.find(b"\nSwapFree:", begin) + 1)
+    return meminfo[begin:end] if 0 < begin < end else meminfo
 
 
 def _pod_or_qos(name: str) -> str | None:

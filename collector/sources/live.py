@@ -11,7 +11,9 @@ import errno
 import os
 import resource
 import time
-from typing import Final
+from itertools import repeat
+from operator import ge
+from typing import Final, NamedTuple, cast
 
 from collector.errors import Gone, Operation, SourceError, UnsupportedNode, classify
 from collector.model import Instant
@@ -19,6 +21,12 @@ from collector.sources.version import require_v2
 
 _CHUNK: Final = 4096
 """One pread of a page: ``memory.stat`` is about 1.3 KiB, and a larger buffer costs more to allocate than it saves."""
+
+_SMALL: Final = 448
+"""A buffer for files that held less than half of it: Python has such ones at hand, where it asks the C library for
+larger ones. A file that fills its buffer is read anew: the parts of two readings need not fit together."""
+
+_FROM_THE_START: Final = repeat(0)
 
 _RESERVE: Final = 64
 """Descriptors left for sockets, the kubelet's connection and files opened for one read."""
@@ -46,15 +54,25 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
+class _Held(NamedTuple):
+    """Files that are read together, by the descriptors that hold them, and how large a buffer each is read into."""
+
+    names: tuple[str, ...]
+    files: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
 class LiveDirectory:
     """A cgroup directory of the live node, held open; satisfies :class:`collector.seams.Directory`."""
 
-    __slots__ = ("_absent", "_fd", "_files", "_path", "_seldom", "_signature", "_tree", "ino", "mtime_ns")
+    __slots__ = ("_absent", "_fd", "_files", "_held", "_path", "_seldom", "_signature", "_tree", "ino", "mtime_ns")
 
     def __init__(self, tree: LiveTree, path: str) -> None:
         self._tree = tree
         self._path = path
         self._files: dict[str, int] = {}
+        self._held: dict[bool, _Held] = {}
+        """The files that are read often, and the others, where all of them are held."""
         self._absent: dict[str, int] = {}
         """Files that are not there, and when to look again."""
         self._seldom = 0
@@ -104,17 +122,33 @@ class LiveDirectory:
 
     def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
         """Several files, each whole or the error that it gave."""
-        files, pread, results = self._files, os.pread, []
+        held = self._held.get(often)
+        if held is not None and held.names is names:
+            try:
+                read = list(map(os.pread, held.files, held.sizes, _FROM_THE_START))
+            except OSError:
+                return self._read_each(names, often=often)  # which tells them apart
+            if not any(map(ge, map(len, read), held.sizes)):
+                return cast(list[bytes | SourceError], read)
+        return self._read_each(names, often=often)
+
+    def _read_each(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+        """The same one by one; from then on at one go, if all could be read and are held."""
+        files = self._files
+        results: list[bytes | SourceError] = []
         for name in names:
-            fd = files.get(name, -1)
-            if fd < 0:
+            fd = files.get(name)
+            if fd is None:
                 results.append(self._open_and_read(name, often=often))
                 continue
             try:
-                data = pread(fd, _CHUNK, 0)
-                results.append(data if len(data) < _CHUNK else data + _rest(fd, _CHUNK))
+                results.append(_whole(fd))
             except OSError as error:
                 results.append(self._failed(error, name, "read"))
+        if all(name in files for name in names):
+            sizes = [_SMALL if 2 * len(data) < _SMALL else _CHUNK for data in results if isinstance(data, bytes)]
+            if len(sizes) == len(names):
+                self._held[often] = _Held(names, tuple(files[name] for name in names), tuple(sizes))
         return results
 
     def _open_and_read(self, name: str, *, often: bool) -> bytes | SourceError:
@@ -125,9 +159,7 @@ class LiveDirectory:
         except OSError as error:
             return self._failed(error, name, "file")
         try:
-            data = os.pread(fd, _CHUNK, 0)
-            if len(data) == _CHUNK:
-                data += _rest(fd, _CHUNK)
+            data = _whole(fd)
         except OSError as error:
             os.close(fd)
             return self._failed(error, name, "read")
@@ -183,15 +215,22 @@ class LiveDirectory:
         self._tree.held_seldom -= self._seldom
         self._seldom = 0
         self._files.clear()
+        self._held.clear()
         if self._fd >= 0:
             os.close(self._fd)
             self._tree.held -= 1
             self._fd = -1
 
 
-def _rest(fd: int, offset: int) -> bytes:
-    """What follows a full first buffer, until an empty read: a short read need not be the end."""
-    parts: list[bytes] = []
+def _whole(fd: int) -> bytes:
+    """All of a file: one read, and where that fills the buffer, more until an empty one, as a short read need not be
+    the end.
+    """
+    data = os.pread(fd, _CHUNK, 0)
+    if len(data) < _CHUNK:
+        return data
+    parts = [data]
+    offset = len(data)
     while data := os.pread(fd, 16 * _CHUNK, offset):
         parts.append(data)
         offset += len(data)
@@ -249,9 +288,12 @@ class LiveTree:
 
     def read_proc(self, name: str) -> bytes:
         """``/proc/<name>``, whole."""
-        path = os.path.join(self.proc_root, name)
+        path = f"{self.proc_root}/{name}"
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return _whole(fd)
+            finally:
+                os.close(fd)
         except OSError as error:
             raise classify(error.errno or 0, path, "file") from error

@@ -83,6 +83,35 @@ def test_a_file_is_read_whole(size: int, limit: int, root: Path) -> None:
     assert [directory.read("memory.stat"), directory.read("memory.stat")] == [data, data]
 
 
+@pytest.mark.parametrize("size", [223, 224, 447, 448, 449, 4095, 4096, 5000])
+def test_a_file_that_grows_beyond_its_buffer_is_read_whole(size: int, root: Path) -> None:
+    """Files that are read together and were small are whole in the very reading that finds them larger."""
+    directory = live(root).open(POD_PATH)
+    names = ("cpu.stat", "memory.current")
+    for _ in range(2):
+        directory.read_all(names, often=True)
+    (root / POD_PATH / "cpu.stat").write_bytes(b"x" * size)
+    assert [directory.read_all(names, often=True) for _ in range(2)] == [[b"x" * size, b"4096\n"]] * 2
+
+
+def test_a_file_that_goes_from_among_those_read_together_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that gives an error does not take the others with it."""
+    directory = live(root).open(POD_PATH)
+    names = ("cpu.stat", "memory.current")
+    whole = directory.read_all(names, often=True)
+    read, broken = os.pread, Path("/proc/self/fd")
+    gone = {int(fd.name) for fd in broken.iterdir() if fd.exists() and fd.resolve() == root / POD_PATH / "cpu.stat"}
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if fd in gone:
+            raise OSError(errno.EIO, "broken")
+        return read(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    results = directory.read_all(names, often=True)
+    assert (str(results[0]), results[1]) == (f"{POD_PATH}/cpu.stat: Input/output error", whole[1])
+
+
 def test_a_file_that_is_not_there_is_absent(root: Path) -> None:
     """A missing file is Absent, and stays so while the cgroup lives, as a kernel does not grow files."""
     directory = live(root).open(POD_PATH)
