@@ -45,7 +45,8 @@ def pytest(*arguments: str) -> int:
     ]
     names = [name for name in arguments if name.startswith("tests/")] or ["tests/e2e"]
     rest = [argument for argument in arguments if not argument.startswith("tests/")]
-    return subprocess.run(inside([*command, "-s", "-v", *rest, *names]), cwd=REPO, check=False).returncode
+    command += ["-s", "-v", "--durations=0", "--durations-min=5"]
+    return subprocess.run(inside([*command, *rest, *names]), cwd=REPO, check=False).returncode
 
 
 def bring_up(driver: str, kernel: str) -> None:
