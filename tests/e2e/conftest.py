@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 
-from tests.e2e.observing import Top, Track, Watch, metrics_api, of_collector, of_kubelet, tops
+from collector.model import Answer
+from collector.parity.peers import parse_pod_metrics
+from collector.parity.resource import Owner
+from collector.parity.verification import Verification
+from tests.e2e.observing import Watch, metrics_api, of_collector, of_kubelet
 from tests.e2e.prometheus import start_prometheus
+
+TOLERANCE = 0.01
+"""Of memory the aim; of CPU below the aim for the worst, so that what differs by more is held to our readings."""
 
 OBSERVE_SECONDS = float(os.environ.get("PODTALLY_E2E_OBSERVE_SECONDS") or 600)
 
@@ -26,9 +34,32 @@ class Observed:
 
     began: float = 0.0
     ended: float = 0.0
-    ours: Track = field(default_factory=Track)
-    kubelet: Track = field(default_factory=Track)
-    answers: list[Top] = field(default_factory=list)
+    verification: Verification = field(default_factory=lambda: Verification(TOLERANCE))
+    shown: set[Owner] = field(default_factory=set)
+    """Containers that kubectl top showed."""
+    answers: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ours(self, _: float, page: str) -> None:
+        """Take a page of podtally's in."""
+        with self.lock:
+            self.verification.add_our_page(page)
+
+    def theirs(self, name: str) -> Callable[[float, str], None]:
+        """Takes a peer's answers in."""
+
+        def keep(now: float, text: str) -> None:
+            with self.lock:
+                self.verification.add_answer(Answer(name, round(now * 1e9), 200, None, text.encode()))
+
+        return keep
+
+    def metrics_api(self, now: float, text: str) -> None:
+        """Take an answer of the metrics API in, and note what it shows."""
+        self.theirs("metrics-api/pods.json")(now, text)
+        self.answers += 1
+        for pod in parse_pod_metrics(text.encode()):
+            self.shown |= {pod.owner._replace(container=name) for name in pod.containers}
 
 
 @dataclass
@@ -41,7 +72,7 @@ class Observing:
     def whole(self) -> Observed:
         """Wait until it is as long as it is to be, and end it."""
         while (left := self.seen.began + OBSERVE_SECONDS - time.time()) > 0:
-            print(f"    watching for {left:.0f} s more, {len(self.seen.answers)} answers so far", flush=True)
+            print(f"    watching for {left:.0f} s more, {self.seen.answers} answers so far", flush=True)
             time.sleep(min(60.0, left))
         self.watch.end()
         self.seen.ended = time.time()
@@ -65,9 +96,10 @@ def observing(request: pytest.FixtureRequest) -> Iterator[Observing | None]:
         return
     request.getfixturevalue("prometheus")
     seen, watch = Observed(began=time.time()), Watch()
-    watch.every(1.0, "ours", lambda: of_collector("/metrics/resource"), seen.ours.add)
-    watch.every(5.0, "kubelet", lambda: of_kubelet("/metrics/resource"), seen.kubelet.add)
-    watch.every(7.0, "metrics API", metrics_api, lambda _, text: seen.answers.extend(tops(text)))
+    watch.every(1.0, "ours", lambda: of_collector("/metrics/resource"), seen.ours)
+    resource = seen.theirs("kubelet/metrics_resource.txt")
+    watch.every(5.0, "kubelet", lambda: of_kubelet("/metrics/resource"), resource)
+    watch.every(7.0, "metrics API", metrics_api, seen.metrics_api)
     yield Observing(watch, seen)
     watch.end()
 

@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 import urllib.request
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from collector.parity.resource import CLOCK_SLACK_MS
+from collector.errors import AnswerError
 from tests.e2e.cluster import collector_url, kubectl
 from tests.e2e.layout import NODE_ADDRESS, PKI, RESULTS
 from tests.e2e.processes import E2EError
@@ -26,9 +25,6 @@ from tests.e2e.processes import E2EError
 CPU = "container_cpu_usage_seconds_total"
 MEMORY = "container_memory_working_set_bytes"
 START = "container_start_time_seconds"
-
-
-CLOCK_SLACK_SECONDS = CLOCK_SLACK_MS / 1000
 
 
 class Container(NamedTuple):
@@ -105,6 +101,9 @@ def memory_bytes(quantity: str) -> float:
     return float(number) * {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
 
 
+_FAILURES = (OSError, HTTPException, ValueError, AnswerError, E2EError, subprocess.TimeoutExpired)
+
+
 class Watch:
     """Asks for pages again and again in threads of its own, and keeps what came with its time; failures as well."""
 
@@ -122,7 +121,7 @@ class Watch:
                 now = time.time()
                 try:
                     keep(now, ask())
-                except (OSError, HTTPException, ValueError, E2EError, subprocess.TimeoutExpired) as error:
+                except _FAILURES as error:
                     self.failures[name].append((now, f"{type(error).__name__}: {error}"))
                 self._end.wait(max(0.0, seconds - (time.monotonic() - began)))
 
@@ -135,46 +134,6 @@ class Watch:
         self._end.set()
         for thread in self._threads:
             thread.join(30)
-
-
-class Track:
-    """The samples of each container in time order, each once."""
-
-    def __init__(self) -> None:
-        self.samples: dict[Container, list[Sample]] = defaultdict(list)
-
-    def add(self, _now: float, page: str) -> None:
-        """Keep a page's samples."""
-        for key, sample in samples(page).items():
-            known = self.samples[key]
-            if not known or sample.time_seconds > known[-1].time_seconds:
-                known.append(sample)
-
-    def cpu_at(self, key: Container, moment: float) -> float | None:
-        """CPU seconds at a moment between two samples, by a straight line; None outside them."""
-        known = self.samples.get(key, [])
-        at = bisect_right(known, moment, key=lambda sample: sample.time_seconds)
-        if at and known[at - 1].time_seconds == moment:
-            return known[at - 1].cpu_seconds
-        if not 0 < at < len(known) or known[at - 1].start_seconds != known[at].start_seconds:
-            return None
-        before, after = known[at - 1], known[at]
-        share = (moment - before.time_seconds) / (after.time_seconds - before.time_seconds)
-        return before.cpu_seconds + share * (after.cpu_seconds - before.cpu_seconds)
-
-    def cpu_around(self, key: Container, moment: float) -> tuple[float, float] | None:
-        """The readings of CPU seconds on either side of a moment, no nearer to it than the two clocks are apart."""
-        known = self.samples.get(key, [])
-        before = bisect_right(known, moment - CLOCK_SLACK_SECONDS, key=lambda sample: sample.time_seconds) - 1
-        after = bisect_right(known, moment + CLOCK_SLACK_SECONDS, key=lambda sample: sample.time_seconds)
-        return (known[before].cpu_seconds, known[after].cpu_seconds) if before >= 0 and after < len(known) else None
-
-    def memory_between(self, key: Container, moment: float) -> tuple[float, float] | None:
-        """The least and the most of the memory readings on either side of a moment."""
-        known = self.samples.get(key, [])
-        at = bisect_right(known, moment, key=lambda sample: sample.time_seconds)
-        near = [sample.memory_bytes for sample in known[max(0, at - 2) : at + 2]]
-        return (min(near), max(near)) if 0 < at < len(known) else None
 
 
 class Top(NamedTuple):
