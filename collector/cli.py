@@ -24,7 +24,7 @@ from collector import __version__, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.walk import Walker, find_kubepods
-from collector.errors import PodtallyError, UnsupportedNode, UsageError
+from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError
 from collector.flags import build_parser, help_width, resolve
 from collector.history import History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, spare_collections
@@ -572,7 +572,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from collector.parity import report
     from collector.parity.verification import Verification
 
-    verification = Verification(arguments.tolerance)
+    verification = Verification(arguments.tolerance, verify.KEEP_SECONDS if arguments.watch else None)
     view = verify.View(
         namespace=arguments.namespace,
         containers=arguments.containers,
@@ -635,10 +635,14 @@ def _verify_node(arguments: argparse.Namespace, verification: Verification, view
 
         def advance() -> None:
             pace.next_tick(stop)
-            if not stop.is_set():
+            if stop.is_set():
+                return
+            try:
                 verification.add_tally(collector.tick())
-                for answer in tap.taken:
-                    verification.add_answer(answer)
+            except SourceError as error:
+                log.warning("a tick failed, the next may not: %s", error)
+            for answer in tap.taken:
+                verification.add_answer(answer)
 
         if _apiserver(arguments) is None:
             missing = "no API server is known: give --apiserver-url"
@@ -699,6 +703,9 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
                         f"podtally's page is refused: {answer.error}\n  -> get on pods/proxy, or: kubectl -n podtally"
                         " port-forward daemonset/podtally 9753 and --url http://127.0.0.1:9753"
                     )
+                else:
+                    status = f"HTTP {answer.status}: " if answer.status is not None else ""
+                    verification.our_failure = f"{status}{answer.error}"
 
         return _verify_live(arguments, verify.Live(verification, advance, stop), view)
 

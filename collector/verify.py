@@ -16,7 +16,7 @@ from typing import NamedTuple
 from collector.errors import UsageError
 from collector.model import Answer
 from collector.parity import report
-from collector.parity.verification import PEERS, Row, Verification
+from collector.parity.verification import Row, Verification
 from collector.seams import AnswerSource
 from collector.terminal import progress
 
@@ -61,6 +61,9 @@ class Live(NamedTuple):
     stop: threading.Event
 
 
+KEEP_SECONDS = 300.0
+"""How long a comparison that goes on keeps what it has seen: some of the kubelet's samples, of every container."""
+
 _LOOK_SECONDS = 5.0
 """How often the rows are looked at: it costs as much as some ticks."""
 
@@ -75,7 +78,8 @@ def run_for(live: Live, view: View, seconds: float) -> int:
             bar(passed, seconds)
             if time.monotonic() - looked >= _LOOK_SECONDS:
                 looked = time.monotonic()
-                if verification.answered == set(PEERS) and not verification.waited_for(verification.rows()):
+                rows = verification.rows()
+                if rows and verification.settled and not verification.waited_for(rows):
                     break
     return show(verification, view)
 
@@ -88,8 +92,10 @@ def watch(live: Live, view: View, interval: float) -> int:
             _pass(live, interval)
             rows = view.rows(live.verification)
             if view.json:
-                _write_json(row for row in rows if row not in known)
-                known.update(rows)
+                # What ends after our last reading is not one yet.
+                ready = {row for row in rows if not row.reason.startswith("newer")}
+                _write_json(row for row in rows if row in ready and row not in known)
+                known = ready
             elif rows:
                 sys.stdout.write(report.render(rows, live.verification.tolerance, containers=view.containers) + "\n")
             sys.stdout.flush()
@@ -130,7 +136,8 @@ def show(verification: Verification, view: View) -> int:
     sys.stderr.writelines(refusals)
     if not rows:
         where = f" in namespace {view.namespace}" if view.namespace else ""
-        raise UsageError(f"no pod{where} was seen by podtally and by a peer, so nothing was compared")
+        why = f": podtally's page: {verification.our_failure}" if verification.our_failure else ""
+        raise UsageError(f"no pod{where} was seen by podtally and by a peer, so nothing was compared{why}")
     return _status(rows)
 
 

@@ -92,6 +92,11 @@ class Samples:
                 samples.insert(at, sample)
         return found
 
+    def forget(self, oldest_ns: int) -> None:
+        """Drop samples that are older."""
+        kept = {owner: [one for one in found if one.time_ns >= oldest_ns] for owner, found in self._samples.items()}
+        self._samples = defaultdict(list, {owner: found for owner, found in kept.items() if found})
+
     def of(self, owner: Owner) -> list[Sample]:
         """Those of an owner."""
         return self._samples.get(owner, [])

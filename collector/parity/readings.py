@@ -201,6 +201,16 @@ class Readings:
             time_ns = instant.wall_ns(reading.monotonic_ns)
             self.add(owner, identity, started_ns, Point(time_ns, reading.cpu_usage_usec, memory))
 
+    def end_page(self) -> None:
+        """After the readings of a page: what has one of late is running."""
+        oldest_ns = self.last_ns - _RUNNING_NS
+        running: dict[Owner, list[str]] = defaultdict(list)
+        for owner, lives in self._lives.items():
+            if owner.container and lives[-1].points[-1].time_ns >= oldest_ns:
+                running[owner._replace(container="")].append(owner.container)
+        self.running = {pod: tuple(sorted(names)) for pod, names in running.items()}
+        self._forget()
+
     def _forget(self) -> None:
         """Drop what is older than is kept, but for the last reading before."""
         if self._keep_ns is None:
@@ -288,6 +298,9 @@ class Readings:
             return "older"
         return "newer" if begin_ns > lives[-1].points[0].time_ns + SLACK_NS else "restarted"
 
+
+_RUNNING_NS = 10 * NS_PER_SECOND
+"""A page of each node is asked for once a second; one or some may be late."""
 
 _START_SLACK_NS = NS_PER_SECOND
 """``startedAt`` is cut to whole seconds; a cgroup is made a moment before its container starts."""

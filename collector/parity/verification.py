@@ -161,13 +161,18 @@ class _Absence(NamedTuple):
 class Verification:
     """Takes ticks and answers in, and compares. Not thread-safe."""
 
-    def __init__(self, tolerance: float) -> None:
-        """``tolerance`` is a relative difference, as 0.1."""
+    def __init__(self, tolerance: float, keep_seconds: float | None = None) -> None:
+        """``tolerance`` is a relative difference, as 0.1. ``keep_seconds``: how long readings and values are kept, so
+        that a comparison can go on for days; for ever if ``None``.
+        """
         self.tolerance = tolerance
-        self.readings = Readings()
+        self._keep_ns = None if keep_seconds is None else round(keep_seconds * NS_PER_SECOND)
+        self.readings = Readings(self._keep_ns)
         self.samples = Samples()
         self.answered: set[Source] = set()
         """Peers that have given an answer that can be read."""
+        self.our_failure: str | None = None
+        """Why podtally's own page could not be had last, where readings are taken from it."""
         self._refusals: dict[Source, Refusal] = {}
         self._tops: dict[tuple[object, ...], _Top] = {}
         self._summaries: dict[SummaryUsage, None] = {}
@@ -184,15 +189,18 @@ class Verification:
         self.readings.add_tally(tally)
 
     def add_our_page(self, page: str) -> None:
-        """A page of a running podtally's ``/metrics/resource``, in place of a tick. Raises :class:`AnswerError`."""
-        running: dict[Owner, list[str]] = {}
-        for owner, sample in parse_resource(page).items():
+        """A page of a running podtally's ``/metrics/resource``, in place of a tick; one that is none is passed over."""
+        try:
+            samples = parse_resource(page)
+        except AnswerError as error:
+            self.our_failure = str(error)
+            return
+        self.our_failure = None
+        for owner, sample in samples.items():
             identity = f"{owner} {sample.started_ns}" if owner.container else f"{owner}"
             point = Point(sample.time_ns, sample.cpu_nanoseconds // 1000, sample.memory_bytes)
             self.readings.add(owner, identity, sample.started_ns, point)
-            if owner.container:
-                running.setdefault(owner._replace(container=""), []).append(owner.container)
-        self.readings.running = {**self.readings.running, **{pod: tuple(names) for pod, names in running.items()}}
+        self.readings.end_page()
 
     def add_answer(self, answer: Answer) -> None:
         """An answer of a peer's, or its refusal; others are passed over."""
@@ -213,6 +221,16 @@ class Verification:
             self._refusals[source] = Refusal(source, answer.status, str(error))
             return
         self.answered.add(source)
+        if self._keep_ns is not None:
+            self._forget(self.readings.last_ns - self._keep_ns)
+
+    def _forget(self, oldest_ns: int) -> None:
+        """Drop what is older. A value is compared with readings from before it: those are kept as long."""
+        self.samples.forget(oldest_ns)
+        self._tops = {key: top for key, top in self._tops.items() if top.usage.time_ns >= oldest_ns}
+        self._summaries = {usage: None for usage in self._summaries if usage.time_ns >= oldest_ns}
+        if not self._absent:
+            self._absences.clear()
 
     def _add_tops(self, usages: list[PodUsage], answered_ns: int) -> None:
         for usage in usages:
@@ -230,6 +248,11 @@ class Verification:
                 self._absent[pod] = len(self._absences)
                 self._absences.append(absence)
         self._absent = {pod: at for pod, at in self._absent.items() if pod in running - shown}
+
+    @property
+    def settled(self) -> bool:
+        """True if every peer has answered or refused to."""
+        return self.answered | self._refusals.keys() == set(PEERS)
 
     @property
     def refusals(self) -> list[Refusal]:

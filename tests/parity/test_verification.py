@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from statistics import median
@@ -20,15 +21,21 @@ from tests.support import recording
 RECORDINGS = ("systemd-containerd.tar.zst", "cgroupfs-containerd.tar.zst", "parity-1hz.tar.zst")
 
 
-@cache
-def verified(name: str) -> Verification:
-    """A recording's comparison."""
-    verification = Verification(0.1)
+def fed(
+    verification: Verification, name: str, change: Callable[[PodTally], PodTally] = lambda pod: pod
+) -> Verification:
+    """It, with the ticks and answers of a recording; ``change`` makes our numbers others."""
     for frame, tally in zip(recording(name).frames, replayed(name).tallies(), strict=True):
-        verification.add_tally(tally)
+        verification.add_tally(replace(tally, pods=tuple(map(change, tally.pods))))
         for answer in frame.answers:
             verification.add_answer(answer)
     return verification
+
+
+@cache
+def verified(name: str) -> Verification:
+    """A recording's comparison."""
+    return fed(Verification(0.1), name)
 
 
 @cache
@@ -93,13 +100,7 @@ def test_pods_that_the_metrics_api_left_out_are_told_with_the_reason() -> None:
 
 def test_a_number_of_ours_that_is_wrong_is_outside() -> None:
     """A third too much CPU in our readings of the recording, and the metrics API's values say so."""
-    verification = Verification(0.1)
-    for frame, tally in zip(
-        recording("parity-1hz.tar.zst").frames, replayed("parity-1hz.tar.zst").tallies(), strict=True
-    ):
-        verification.add_tally(replace(tally, pods=tuple(map(_with_a_third_more, tally.pods))))
-        for answer in frame.answers:
-            verification.add_answer(answer)
+    verification = fed(Verification(0.1), "parity-1hz.tar.zst", _with_a_third_more)
     wrong = [row for row in verification.rows() if row.source == "metrics-api" and row.container and _is_large(row)]
 
     assert len(wrong) == 18
@@ -354,3 +355,23 @@ def test_a_page_of_podtallys_serves_in_place_of_ticks() -> None:
     assert len(found) == 36
     assert median(found) < 0.005
     assert max(found) < 0.02
+
+
+def test_a_page_that_is_none_of_podtallys_is_told() -> None:
+    """Another server may listen at that port."""
+    verification = Verification(0.1)
+    verification.add_our_page("container_cpu{")
+
+    assert verification.our_failure is not None
+    assert not verification.readings.running
+
+
+def test_a_comparison_that_goes_on_does_not_grow() -> None:
+    """Of 150 s with half a minute kept, what is older than that is not there, and what is kept agrees."""
+    verification = fed(Verification(0.1, keep_seconds=30), "parity-1hz.tar.zst")
+    rows = verification.rows()
+    oldest_ns = verification.readings.last_ns - 40 * 10**9
+
+    assert any(row.verdict == "agree" and row.quantity == "cpu" and row.window == "exact" for row in rows)
+    assert [row for row in rows if row.end_ns < oldest_ns] == []
+    assert [row for row in rows if row.verdict == "outside"] == []
