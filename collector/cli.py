@@ -20,26 +20,26 @@ from collections.abc import Container, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from collector import __version__, table
+from collector import __version__, flags, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError
 from collector.flags import build_parser, help_width, resolve
 from collector.history import History
-from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, spare_collections
+from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking, spare_collections
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
-from collector.server.app import Server, is_loopback, parse_listen, serve
+from collector.server.app import Background, Server, is_loopback, parse_listen, serve
 from collector.sources import http
 from collector.sources.live import LiveTree
 from collector.table import Usage
 from collector.terminal import progress
 
 # What serve does not need is imported where it is used: recordings and their archives, the doctor, the table's sources,
-# and what guards access.
+# other sources than cgroups, and what guards access.
 # Memory of a DaemonSet is paid for on every node.
 if TYPE_CHECKING:
     from collector import top, verify
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from collector.server.watch import WatchedConfig
     from collector.server.webconfig import WebConfig
     from collector.sources.recording import RecordedTree, Recording
+    from collector.sources.upstream import LiveUpstream
+    from collector.upstream.collect import Kind
 
 log = logging.getLogger("collector")
 
@@ -151,23 +153,26 @@ _PEER_PAGES = {
 """What of the kubelet's is recorded to compare with, by the name of the answer."""
 
 
+def _kubelet(arguments: argparse.Namespace) -> http.Endpoint:
+    url = http.base_url("--kubelet-url", arguments.kubelet_url)
+    return http.Endpoint(
+        name="the kubelet",
+        url=url,
+        token_file=_token_file(arguments),
+        tls=http.client_tls(url, arguments.kubelet_ca_file or _service_ca(), insecure=arguments.kubelet_insecure_tls),
+    )
+
+
 def _live_answers(
     arguments: argparse.Namespace,
     *,
     extras: Container[str] = (),
     extras_interval: float = 5.0,
     tell_refusals: bool = True,
+    at_least_every: float | None = None,
 ) -> http.LiveAnswers:
     """``extras``: names of answers that are asked for besides the pods."""
-    kubelet_url = http.base_url("--kubelet-url", arguments.kubelet_url)
-    kubelet = http.Endpoint(
-        name="the kubelet",
-        url=kubelet_url,
-        token_file=_token_file(arguments),
-        tls=http.client_tls(
-            kubelet_url, arguments.kubelet_ca_file or _service_ca(), insecure=arguments.kubelet_insecure_tls
-        ),
-    )
+    kubelet = _kubelet(arguments)
     second = None
     apiserver = _apiserver(arguments)
     if apiserver is not None:
@@ -180,11 +185,45 @@ def _live_answers(
     return http.LiveAnswers(
         http.Question(answer=KUBELET, endpoint=kubelet, path="/pods"),
         second,
-        interval=arguments.pods_interval,
+        interval=min(arguments.pods_interval, at_least_every or arguments.pods_interval),
         extras=tuple(asked),
         extras_interval=extras_interval,
         tell_refusals=tell_refusals,
     )
+
+
+def _own_namespace() -> str:
+    try:
+        with open(f"{http.SERVICE_ACCOUNT}/namespace", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        raise UsageError(
+            "--source metrics-api asks for the pods of a namespace, and there is no service account to tell podtally's"
+            " own: give --namespace NS, or --all-namespaces"
+        ) from None
+
+
+def _live_upstream(arguments: argparse.Namespace, kind: Kind, namespaces: tuple[str, ...]) -> LiveUpstream:
+    """Who asks for what ``kind`` is of; ``namespaces`` are the metrics API's, none for all."""
+    from collector.sources import upstream as live
+    from collector.upstream import collect
+
+    interval = arguments.upstream_interval
+    if kind is collect.SUMMARY:
+        question = http.Question(answer=kind.answer, endpoint=_kubelet(arguments), path=live.summary_path())
+        names = _live_answers(arguments, at_least_every=interval)
+        return live.LiveUpstream((question,), interval=interval, names=names)
+    apiserver = _apiserver(arguments)
+    if apiserver is None:
+        raise UsageError("--source metrics-api asks the API server, and none is known: give --apiserver-url")
+
+    def questions(namespace: str | None) -> Iterator[http.Question]:
+        apart = namespace if len(namespaces) > 1 else None
+        for name, path in ((APISERVER, live.pods_path(namespace)), (kind.answer, live.metrics_path(namespace))):
+            yield http.Question(answer=collect.answer_name(name, apart), endpoint=apiserver, path=path)
+
+    asked = tuple(question for namespace in namespaces or (None,) for question in questions(namespace))
+    return live.LiveUpstream(asked, interval=interval)
 
 
 def _load(path: str) -> Recording:
@@ -314,9 +353,9 @@ def _selection(arguments: argparse.Namespace) -> Selection:
 
 def _run_server(
     arguments: argparse.Namespace,
-    collector: Collector,
+    collector: Ticking,
     pace: Pace,
-    answers: http.LiveAnswers | None,
+    background: Background | None,
     what: str,
     config: WatchedConfig | None,
     reviews: Reviews | None = None,
@@ -337,7 +376,7 @@ def _run_server(
         log.info("%s: look at %s://%s:%d/", what, "http" if server.tls is None else "https", shown, port)
 
     try:
-        asyncio.run(serve(server, arguments.listen, answers.run if answers is not None else None, ready))
+        asyncio.run(serve(server, arguments.listen, background, ready))
     finally:
         loop.stop()
     return 0
@@ -347,6 +386,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)  # a wrong address is told before anything is read
     config = _web_config(arguments, authenticate=arguments.authenticate)
     reviews = _reviews(arguments, config)
+    if arguments.reads != "cgroup":
+        return _serve_upstream(arguments, config, reviews)
     tree = _live_tree(arguments)
     compares = arguments.verify_interval is not None
     answers = _live_answers(
@@ -373,14 +414,70 @@ def _serve(arguments: argparse.Namespace) -> int:
     account.descriptors_limit = lambda: tree.descriptor_limit
     account.opened_reads = lambda: tree.opened_for_one_read
     what = f"reading {arguments.cgroup_root}"
-    return _run_server(arguments, collector, LivePace(arguments.interval), answers, what, config, reviews)
+    return _run_server(arguments, collector, LivePace(arguments.interval), answers.run, what, config, reviews)
+
+
+_UPSTREAM_TICK_SECONDS = 1.0
+"""How soon an answer of an upstream is served, and how often ages are told anew."""
+
+
+def _serve_upstream(arguments: argparse.Namespace, config: WatchedConfig | None, reviews: Reviews | None) -> int:
+    from collector.sources.upstream import LiveClock
+    from collector.upstream import collect
+
+    kind = collect.KINDS[arguments.reads]
+    namespaces: tuple[str, ...] = ()
+    if kind is collect.METRICS_API and not arguments.all_namespaces:
+        namespaces = flags.namespaces(arguments) or (_own_namespace(),)
+    answers = _live_upstream(arguments, kind, namespaces)
+    collector = collect.UpstreamCollector(
+        kind,
+        clock=LiveClock(),
+        answers=answers,
+        stale_after_ns=round(arguments.stale_after * 1e9),
+        node_name=_node_name(arguments) if kind is collect.SUMMARY else "",
+        namespaces=namespaces,
+    )
+    spare_collections()
+    what = f"asking {kind.peer} every {arguments.upstream_interval:g} s"
+    if kind is collect.METRICS_API:
+        what += f" for the pods of {', '.join(namespaces) or 'all namespaces'}"
+    pace = LivePace(_UPSTREAM_TICK_SECONDS)
+    return _run_server(arguments, collector, pace, answers.run, what, config, reviews)
+
+
+def _replayed_upstream(arguments: argparse.Namespace, recording: Recording) -> tuple[RecordedTree, Ticking]:
+    from collector.sources.recording import RecordedAnswers, RecordedTree
+    from collector.upstream import collect
+
+    kind = collect.KINDS[arguments.reads]
+    if not any(one.name == kind.answer for frame in recording.frames for one in frame.answers):
+        raise UsageError(
+            f"{arguments.recording} has no {kind.answer}, which --source {kind.source} is made of: record it with an"
+            " account that may read it, as the overlay verify gives it"
+        )
+    tree = RecordedTree(recording)
+    collector = collect.UpstreamCollector(
+        kind,
+        clock=tree,
+        answers=RecordedAnswers(tree),
+        stale_after_ns=round(arguments.stale_after * 1e9),
+        node_name=recording.meta.node if kind is collect.SUMMARY else "",
+    )
+    return tree, collector
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)
     config = None if arguments.once or arguments.openmetrics else _web_config(arguments)
     recording = _load(arguments.recording)
-    tree, collector = _recorded(recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods)
+    collector: Ticking
+    if arguments.reads == "cgroup":
+        tree, collector = _recorded(
+            recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods
+        )
+    else:
+        tree, collector = _replayed_upstream(arguments, recording)
     if arguments.openmetrics:
         return _backfill(arguments, collector, len(recording.frames))
     pace = ReplayPace(tree.gap_ns, recording.interval_ns, arguments.speed)
@@ -394,7 +491,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}", config)
 
 
-def _backfill(arguments: argparse.Namespace, collector: Collector, frames: int) -> int:
+def _backfill(arguments: argparse.Namespace, collector: Ticking, frames: int) -> int:
     from collector import backfill
 
     exposition = NativeExposition(_selection(arguments))

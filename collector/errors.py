@@ -10,7 +10,7 @@
     │   ├── Exhausted                 out of descriptors or memory: open for each read, count it
     │   └── ReadFailed                any other errno: leave the values out, count it
     ├── ParseError(path, line)        a file is not in its grammar: leave its values out, count it
-    ├── AnswerError(source)           an answer of the kubelet or the API server is no list of pods: keep the last names
+    ├── AnswerError(source)           an answer of a peer is not what it was asked for: keep the last one's
     ├── EndOfRecording                a recording has no further frame: stop replaying
     └── UsageError                    the user's input is wrong: one sentence on stderr, exit 2
         ├── RecordingError            ... because a recording is damaged, unsafe or not one
@@ -87,7 +87,10 @@ class ParseError(PodtallyError):
 
 
 class AnswerError(PodtallyError):
-    """An answer of the kubelet or of the API server is not a list of pods. Keep the last known names."""
+    """An answer of the kubelet or of the API server is not what was asked for: no list of pods, no samples of any.
+
+    Keep what the last good one said.
+    """
 
     reason: ClassVar[str] = "answer"
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from collector.errors import UsageError
+from collector.model import SOURCES, SourceName
 
 Kind = Literal["text", "duration", "number", "count", "share", "switch", "words"]
 
@@ -90,6 +91,9 @@ _PARSE: dict[Kind, Callable[[str], Any]] = {
 }
 
 
+_OTHER_DESTINATIONS = {"recording": "source", "source": "reads"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
     """One flag."""
@@ -102,11 +106,15 @@ class Flag:
     """As it would be written on the command line."""
     defaults: Mapping[str, str] = field(default_factory=dict)
     """Where a command has another default."""
+    helps: Mapping[str, str] = field(default_factory=dict)
+    """Where it means something else to a command."""
     short: str | None = None
     also: str | None = None
     """A second name."""
     choices: tuple[str, ...] = ()
     metavar: str | None = None
+    sources: tuple[SourceName, ...] = SOURCES
+    """The values of ``--source`` that it is for, where a command has that flag."""
 
     @property
     def variable(self) -> str:
@@ -116,24 +124,63 @@ class Flag:
     @property
     def destination(self) -> str:
         """The attribute of the arguments. ``recording`` is the positional of ``replay``, so the flag has another."""
-        return "source" if self.name == "recording" else re.sub("[-.]", "_", self.name)
+        return _OTHER_DESTINATIONS.get(self.name) or re.sub("[-.]", "_", self.name)
 
     def default_of(self, command: str) -> str | None:
         """The default, as it would be written."""
         return self.defaults.get(command, self.default)
 
+    def help_of(self, command: str) -> str:
+        """The help, with the sources that the flag is for where the command has several."""
+        text = self.helps.get(command, self.help)
+        if self.sources == SOURCES or command not in _WITH_SOURCE:
+            return text
+        return f"{text}; with --source {' or '.join(self.sources)} only"
+
 
 _NODE = ("serve", "record", "top", "verify", "doctor")
+_WITH_SOURCE = ("serve", "replay")
+_CGROUP: tuple[SourceName, ...] = ("cgroup",)
+_OF_A_NODE: tuple[SourceName, ...] = ("cgroup", "summary")
+_UPSTREAM: tuple[SourceName, ...] = ("summary", "metrics-api")
 _ALL = ("serve", "replay", "record", "top", "verify", "doctor", "metrics")
 _KUBELET_CA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 FLAGS: tuple[Flag, ...] = (
+    Flag(
+        name="source",
+        kind="text",
+        commands=_WITH_SOURCE,
+        default="cgroup",
+        choices=SOURCES,
+        help="where the numbers come from: the node's cgroups; where hostPath is not allowed, the kubelet's"
+        " /stats/summary, or the metrics API for the pods of a namespace",
+    ),
+    Flag(
+        name="upstream-interval",
+        kind="duration",
+        commands=("serve",),
+        default="10s",
+        metavar="TIME",
+        sources=_UPSTREAM,
+        help="how often the source is asked; its samples are 10 to 20 s apart",
+    ),
+    Flag(
+        name="stale-after",
+        kind="duration",
+        commands=_WITH_SOURCE,
+        default="2m",
+        metavar="TIME",
+        sources=_UPSTREAM,
+        help="how long what the source said last is served while it does not answer, and how old a sample may be",
+    ),
     Flag(
         name="cgroup-root",
         kind="text",
         commands=_NODE,
         default="/sys/fs/cgroup",
         metavar="DIR",
+        sources=_CGROUP,
         help="where the node's cgroup v2 file system is mounted",
     ),
     Flag(
@@ -142,6 +189,7 @@ FLAGS: tuple[Flag, ...] = (
         commands=_NODE,
         default="/proc",
         metavar="DIR",
+        sources=_CGROUP,
         help="where /proc is mounted; read for the node's swap",
     ),
     Flag(
@@ -149,6 +197,7 @@ FLAGS: tuple[Flag, ...] = (
         kind="text",
         commands=(*_NODE, "replay"),
         metavar="PATH",
+        sources=_CGROUP,
         help="the cgroup that holds all pods, relative to the root; found by looking if not given",
     ),
     Flag(
@@ -156,6 +205,7 @@ FLAGS: tuple[Flag, ...] = (
         kind="text",
         commands=_NODE,
         metavar="NAME",
+        sources=_OF_A_NODE,
         help="the node's name in Kubernetes; the host's name if not given",
     ),
     Flag(
@@ -164,6 +214,7 @@ FLAGS: tuple[Flag, ...] = (
         commands=_NODE,
         default="https://127.0.0.1:10250",
         metavar="URL",
+        sources=_OF_A_NODE,
         help="the kubelet of this node",
     ),
     Flag(
@@ -179,6 +230,7 @@ FLAGS: tuple[Flag, ...] = (
         kind="switch",
         commands=_NODE,
         default="false",
+        sources=_OF_A_NODE,
         help="do not verify the kubelet's certificate: whoever answers at its address then gets the token",
     ),
     Flag(
@@ -194,8 +246,8 @@ FLAGS: tuple[Flag, ...] = (
         kind="text",
         commands=_NODE,
         metavar="URL",
-        help="the API server, asked for the node's pods only while the kubelet does not answer;"
-        " in a cluster it is known",
+        help="the API server, asked for the node's pods only while the kubelet does not answer, and for the metrics"
+        " API; in a cluster it is known",
     ),
     Flag(
         name="pods-interval",
@@ -203,7 +255,9 @@ FLAGS: tuple[Flag, ...] = (
         commands=_NODE,
         default="30s",
         metavar="TIME",
-        help="how often the names are asked for; a pod or container without a name is asked for at once",
+        sources=_OF_A_NODE,
+        help="how often the names are asked for, with --source summary at least as often as the source; a pod or"
+        " container without a name is asked for at once",
     ),
     Flag(
         name="listen",
@@ -227,6 +281,7 @@ FLAGS: tuple[Flag, ...] = (
         kind="switch",
         commands=("serve",),
         default="false",
+        sources=_OF_A_NODE,
         help="let in, but for probes, only bearer tokens whose user may get nodes/metrics of this node, by TokenReview"
         " and SubjectAccessReview as the kubelet does",
     ),
@@ -236,6 +291,7 @@ FLAGS: tuple[Flag, ...] = (
         commands=("serve", "record", "top", "verify"),
         default="1s",
         metavar="TIME",
+        sources=_CGROUP,
         help="time from tick to tick",
     ),
     Flag(
@@ -244,6 +300,7 @@ FLAGS: tuple[Flag, ...] = (
         commands=("serve", "replay", "top"),
         default="15s",
         metavar="TIME",
+        sources=_CGROUP,
         help="span that CPU rates are taken over; metrics-server's resolution is 15s",
     ),
     Flag(
@@ -252,12 +309,14 @@ FLAGS: tuple[Flag, ...] = (
         commands=("serve",),
         default="5",
         metavar="N",
+        sources=_CGROUP,
         help="read the files that need not be read every tick every N ticks",
     ),
     Flag(
         name="verify-interval",
         kind="duration",
         commands=("serve",),
+        sources=_CGROUP,
         metavar="TIME",
         help="compare with the kubelet's /metrics/resource so often, as 60s, and export how far the two are apart; not"
         " done if not given",
@@ -290,6 +349,7 @@ FLAGS: tuple[Flag, ...] = (
         kind="switch",
         commands=("replay",),
         default="false",
+        sources=_CGROUP,
         help="begin again after the last frame; counters go on over the seam",
     ),
     Flag(
@@ -373,17 +433,21 @@ FLAGS: tuple[Flag, ...] = (
         name="namespace",
         short="n",
         kind="text",
-        commands=("top", "verify"),
+        commands=("top", "verify", "serve"),
         metavar="NS",
+        sources=("metrics-api",),
         help="pods of this namespace only",
+        helps={"serve": "pods of this namespace, or of several, separated by commas; podtally's own if not given"},
     ),
     Flag(
         name="all-namespaces",
         short="A",
         kind="switch",
-        commands=("top", "verify"),
+        commands=("top", "verify", "serve"),
         default="false",
+        sources=("metrics-api",),
         help="pods of all namespaces, which is the default",
+        helps={"serve": "pods of all namespaces, for which podtally's account needs a ClusterRole"},
     ),
     Flag(name="no-headers", kind="switch", commands=("top",), default="false", help="leave the heads out"),
     Flag(
@@ -479,7 +543,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, command: str) -> None:
         names.insert(0, f"-{flag.short}")
     default = flag.default_of(command)
     # argparse takes % for its own.
-    text = flag.help.replace("%", "%%")
+    text = flag.help_of(command).replace("%", "%%")
     if default and flag.kind != "switch":
         text += f" (default {default.replace('%', '%%')})"
     dest = flag.destination
@@ -493,6 +557,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag, command: str) -> None:
 
 def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> argparse.Namespace:
     """Fill in from the environment, then from the defaults. Raises :class:`UsageError` for a bad variable."""
+    given = [flag for flag in flags_of(arguments.command) if getattr(arguments, flag.destination) is not None]
     for flag in flags_of(arguments.command):
         dest = flag.destination
         if getattr(arguments, dest) is not None:
@@ -509,8 +574,61 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ar
         if flag.choices and value not in flag.choices:
             raise UsageError(f"{where}: {text!r} is none of {', '.join(flag.choices)}")
         setattr(arguments, dest, value)
+    _check_source(arguments, given)
     _check(arguments)
     return arguments
+
+
+_SHORTEST_UPSTREAM_INTERVAL = 1.0
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def namespaces(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The namespaces of ``--namespace``. Raises :class:`UsageError` if one is none: it becomes part of a URL."""
+    names = _words(arguments.namespace or "")
+    for name in names:
+        if not _NAMESPACE.fullmatch(name):
+            raise UsageError(f"--namespace {name!r} is no name of a namespace")
+    return tuple(dict.fromkeys(names))
+
+
+def _check_source(arguments: argparse.Namespace, given: list[Flag]) -> None:
+    """What goes with a source and what does not.
+
+    A flag that is given for nothing is refused. A variable is not: it may be there for other commands in the same pod.
+    """
+    source = getattr(arguments, "reads", None)
+    if source is None:
+        return
+    if source == "metrics-api" and getattr(arguments, "authenticate", False):
+        raise UsageError(
+            "--authenticate asks who may get nodes/metrics of this node, and --source metrics-api is of no node: leave"
+            " it out, and let in by passwords in --web.config.file"
+        )
+    for flag in given:
+        if source not in flag.sources:
+            raise UsageError(
+                f"--{flag.name} is of no use with --source {source}: leave it out, or choose --source"
+                f" {' or '.join(flag.sources)}"
+            )
+    if source == "metrics-api" and arguments.command == "serve":
+        if arguments.namespace and arguments.all_namespaces:
+            raise UsageError(f"--namespace {arguments.namespace} and --all-namespaces contradict each other")
+        namespaces(arguments)
+    if source == "cgroup":
+        return
+    every = getattr(arguments, "upstream_interval", _SHORTEST_UPSTREAM_INTERVAL)
+    if every < _SHORTEST_UPSTREAM_INTERVAL:
+        raise UsageError(f"--upstream-interval {every:g}s is shorter than {_SHORTEST_UPSTREAM_INTERVAL:g}s")
+    if arguments.stale_after < 2 * every:
+        raise UsageError(
+            f"--stale-after {arguments.stale_after:g}s is shorter than two of --upstream-interval {every:g}s, so that"
+            f" one lost answer would empty the page: give --stale-after {2 * every:g}s or more"
+        )
+    if arguments.command == "replay" and arguments.loop:
+        raise UsageError(f"--loop carries the cgroups' counters over its seam, --source {source} has none of them")
+    if source == "metrics-api" and getattr(arguments, "path", None) == "/metrics/resource":
+        raise UsageError("--path /metrics/resource has cumulative counters, and --source metrics-api tells but rates")
 
 
 _SHORTEST_INTERVAL = 0.05

@@ -114,6 +114,21 @@ class Collector:
         self._walker.close()
 
 
+class Ticking(Protocol):
+    """What a loop runs: a :class:`Collector` over cgroups, or one over an upstream's answers."""
+
+    account: Account
+
+    def tick(self) -> Tally:
+        """The next tally. Raises :class:`EndOfRecording`, or the :class:`PodtallyError` that made the tick fail."""
+
+    def tallies(self) -> Iterator[Tally]:
+        """The tallies of all frames of a recording."""
+
+    def close(self) -> None:
+        """Let go of what is held."""
+
+
 class Published(NamedTuple):
     """A tally as it is served."""
 
@@ -201,7 +216,7 @@ class ReplayPace:
 
 def _latest_ns(result: Tally) -> int:
     """Wall time of the latest reading: what a served replay makes now, so that no timestamp is in the future."""
-    readings = [result.node.reading.monotonic_ns]
+    readings = [result.instant.monotonic_ns, result.node.reading.monotonic_ns]
     for pod in result.pods:
         readings.append(pod.reading.monotonic_ns)
         readings += [one.reading.monotonic_ns for one in pod.containers]
@@ -213,9 +228,9 @@ _LIVE_INTERVALS = 3
 
 
 class Loop:
-    """Runs a :class:`Collector` in a thread of its own and holds what it published last."""
+    """Runs a collector in a thread of its own and holds what it published last."""
 
-    def __init__(self, collector: Collector, pace: Pace) -> None:
+    def __init__(self, collector: Ticking, pace: Pace) -> None:
         self.collector = collector
         self.published: Published | None = None
         self.failure: str | None = None

@@ -18,6 +18,11 @@ Limit = int | float
 
 QosClass = Literal["Guaranteed", "Burstable", "BestEffort"]
 
+SourceName = Literal["cgroup", "summary", "metrics-api"]
+"""Where numbers come from: the node's cgroups, the kubelet's ``/stats/summary``, or ``metrics.k8s.io``."""
+
+SOURCES: Final[tuple[SourceName, ...]] = ("cgroup", "summary", "metrics-api")
+
 
 class Instant(NamedTuple):
     """One moment on both clocks: wall for timestamps, monotonic for intervals."""
@@ -79,10 +84,14 @@ class Reading(NamedTuple):
     memory_current_bytes: int | None = None
     memory_inactive_file_bytes: int | None = None
     details: Details = Details()
+    told_working_set_bytes: int | None = None
+    """The working set as an upstream tells it: whole, not the two values that it is made of."""
 
     @property
     def memory_working_set_bytes(self) -> int | None:
         """``memory.current`` minus ``memory.stat: inactive_file``, never below 0: the kubelet's working set."""
+        if self.told_working_set_bytes is not None:
+            return self.told_working_set_bytes
         if self.memory_current_bytes is None or self.memory_inactive_file_bytes is None:
             return None
         return max(0, self.memory_current_bytes - self.memory_inactive_file_bytes)
@@ -105,7 +114,8 @@ class PodCgroup(NamedTuple):
     path: str
     ino: int
     uid: str
-    qos_class: QosClass
+    qos_class: QosClass | Literal[""]
+    """By the cgroup's place; empty where there is but an upstream's word for the pod."""
     started_ns: int | None
     reading: Reading
     leaves: tuple[Leaf, ...]
@@ -121,6 +131,8 @@ class NodeReading(NamedTuple):
     @property
     def memory_working_set_bytes(self) -> int | None:
         """``memory.stat``: anon + file - inactive_file of the root cgroup, as the kubelet counts the node."""
+        if self.reading.told_working_set_bytes is not None:
+            return self.reading.told_working_set_bytes
         details, inactive = self.reading.details, self.reading.memory_inactive_file_bytes
         if details.memory_anon_bytes is None or details.memory_file_bytes is None or inactive is None:
             return None
@@ -159,6 +171,15 @@ class Answer(NamedTuple):
     error: str | None
     """Why there is no body: the reason of a refusal or of a failed connection."""
     body: bytes | None
+
+    @property
+    def failure(self) -> str | None:
+        """Why there is no body, with the status code where there is one; ``None`` if there is a body."""
+        if self.status == 200 and self.body is not None:
+            return None
+        if self.status is None:
+            return self.error or "no answer"
+        return f"HTTP {self.status}{': ' + self.error if self.error else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,8 +272,17 @@ class ContainerTally(NamedTuple):
         return self.leaf.reading
 
 
+class Sample(NamedTuple):
+    """When an upstream took a pod's numbers, and the span of its CPU rates."""
+
+    time_ns: int
+    """Wall time, cut to whole seconds; of several containers' samples the oldest."""
+    window_ns: int | None
+    """``None`` without a rate; of several containers' the longest."""
+
+
 class PodTally(NamedTuple):
-    """A named pod that has a cgroup."""
+    """A named pod that has a cgroup, or that an upstream speaks of."""
 
     pod: Pod
     cgroup: PodCgroup
@@ -269,6 +299,8 @@ class PodTally(NamedTuple):
     incomplete: str | None
     """Why the sums are withheld, or ``None``."""
     containers: tuple[ContainerTally, ...]
+    sample: Sample | None = None
+    """``None`` where the cgroups were read by podtally, all of them within one tick."""
 
     @property
     def reading(self) -> Reading:
@@ -277,7 +309,9 @@ class PodTally(NamedTuple):
 
     @property
     def overhead_memory_bytes(self) -> int | None:
-        """The kernel's account minus the sum of containers."""
+        """The kernel's account minus the sum of containers, where both are of one time."""
+        if self.sample is not None:
+            return None
         total = self.cgroup.reading.memory_working_set_bytes
         if total is None or self.memory_bytes is None:
             return None
@@ -285,12 +319,47 @@ class PodTally(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """How the upstream answers that a tally is made of."""
+
+    peer: str
+    """``the kubelet's /stats/summary`` or ``the metrics API``."""
+    state: str
+    """``ok``, ``unknown`` before the first answer, else a sentence with status code and reason."""
+    answered_ns: int | None
+    """Wall time at which was asked what is served; of several answers the oldest. ``None``: nothing is served."""
+    stale_after_ns: int
+    """How old an answer may become before nothing of it is served."""
+
+    @property
+    def up(self) -> bool:
+        """True if all that was asked last was answered well."""
+        return self.state == "ok"
+
+    def age_seconds(self, now_ns: int) -> float | None:
+        """Age of what is served; ``None`` if nothing is."""
+        return None if self.answered_ns is None else max(0.0, (now_ns - self.answered_ns) / 1e9)
+
+    def sentence(self, now_ns: int) -> str:
+        """State and age in words, for people."""
+        age = self.age_seconds(now_ns)
+        if age is None:
+            return f"{self.peer}: {self.state}; nothing is served"
+        if self.up:
+            return f"{self.peer}: ok, asked {age:.0f} s ago"
+        left = max(0.0, self.stale_after_ns / 1e9 - age)
+        return f"{self.peer}: {self.state}; what it said {age:.0f} s ago is served for {left:.0f} s more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """What one tick adds up to: immutable, published as a whole."""
 
     node_name: str
+    """Empty for the metrics API, which is not of one node."""
     instant: Instant
-    window_seconds: float
+    window_seconds: float | None
+    """``None`` where each pod's sample has a span of its own."""
     node: NodeReading
     pods: tuple[PodTally, ...]
     """By namespace and name, one of each."""
@@ -301,3 +370,6 @@ class Tally:
     """Identities (path, inode) of pod cgroups and leaves that no answer names."""
     duplicates: Mapping[str, int] = field(default_factory=dict)
     """Pods and containers that share a name with a newer one and are not exported, by what they are."""
+    source: SourceName = "cgroup"
+    upstream: Upstream | None = None
+    """``None`` for the node's cgroups."""

@@ -57,11 +57,15 @@ def read_each(read: Callable[[str], bytes], names: tuple[str, ...]) -> list[byte
     return results
 
 
-class Tree(Protocol):
-    """Where cgroups come from."""
+class Clock(Protocol):
+    """What the time is: a live machine's, or a recording's, frame after frame."""
 
     def begin(self) -> Instant:
         """Start the next tick. Raises :class:`EndOfRecording`."""
+
+
+class Tree(Clock, Protocol):
+    """Where cgroups come from."""
 
     def open(self, path: str) -> Directory:
         """Open the directory ``path``, ``.`` for the root. Raises :class:`SourceError`."""

@@ -111,8 +111,8 @@ def _pod(
     cpu_cores: float | None = None
     memory_bytes: int | None = None
     if containers and pod.phase == "Running" and not without_name:
-        cpu_cores = _whole_sum([rate.cores if rate else None for rate in rates])
-        memory_bytes = _whole_sum(memory)
+        cpu_cores = whole_sum([rate.cores if rate else None for rate in rates])
+        memory_bytes = whole_sum(memory)
     started_ns = min((start for start in starts if start is not None), default=None)
     whole = history.rate(cgroup.path, cgroup.ino, cgroup.reading, _age_ns(instant, cgroup.reading, started_ns))
     return PodTally(
@@ -168,7 +168,7 @@ def _named_leaves(
     return named, without
 
 
-def _whole_sum(parts: list[Number | None]) -> Number | None:
+def whole_sum(parts: list[Number | None]) -> Number | None:
     """The sum, or ``None`` if any part is missing."""
     total: Number | None = None
     for part in parts:

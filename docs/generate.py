@@ -46,7 +46,7 @@ def cli() -> str:
             names += [f"`--{name}{value}`".replace("|", "\\|") for name in (flag.name, flag.also) if name]
             default = flag.default_of(command)
             shown = f"`{default}`" if default and flag.kind != "switch" else ""
-            lines.append(f"| {', '.join(names)} | `{flag.variable}` | {shown} | {flag.help} |")
+            lines.append(f"| {', '.join(names)} | `{flag.variable}` | {shown} | {flag.help_of(command)} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -18,8 +18,8 @@ from typing import Literal, NamedTuple
 
 from collector.metrics.text import number, timestamp
 from collector.model import ContainerTally, PodTally
-from collector.parity.peers import quantity
 from collector.parity.resource import Owner
+from collector.upstream.quantity import quantity
 from docs.recorded import (
     CADVISOR_PAGE,
     RESOURCE_PAGE,
@@ -127,7 +127,7 @@ def memory(what: str, value: float, where: str, verdict: Verdict) -> Row:
 
 def printed(what: str, text: str, where: str, verdict: Verdict) -> Row:
     """A row that kubectl top printed."""
-    return Row(what, quantity(text), text, where, verdict)
+    return Row(what, float(quantity(text)), text, where, verdict)
 
 
 def off(wrong: float, right: float) -> str:
@@ -259,7 +259,7 @@ def sidecar() -> WrongWay:
     used = [int(line.split()[1]) for line in stats]
     seconds = (parity.time_ms(last) - parity.time_ms(first)) / 1000
     top = parity.kubectl_top(last)
-    both = quantity(top[NGINX].cpu) + quantity(top[EXPORTER].cpu)
+    both = float(quantity(top[NGINX].cpu) + quantity(top[EXPORTER].cpu))
     pod = known(pod_of(parity, last, NGINX).cpu_cores)
     return WrongWay(
         title="A sidecar's own cgroup",
@@ -937,7 +937,7 @@ def rounding() -> WrongWay:
     bytes_ = sum(usage.memory_bytes for usage in usages.values())
     small = sum(row.memory == "0Mi" for row in top.values())
     busy = sum(row.cpu != "0m" for row in top.values())
-    column = [sum(quantity(getattr(row, name)) for row in top.values()) for name in ("cpu", "memory")]
+    column = [float(sum(quantity(getattr(row, name)) for row in top.values())) for name in ("cpu", "memory")]
     return WrongWay(
         title="`kubectl top`'s columns added up",
         see="A sum over rows that is some m too high and some Mi too low; 0Mi for a pod that runs",

@@ -7,8 +7,9 @@ from functools import cache
 from collector.cgroup.walk import Walker
 from collector.history import History
 from collector.loop import Collector
-from collector.model import Tally
+from collector.model import SourceName, Tally
 from collector.sources.recording import RecordedAnswers, RecordedTree
+from collector.upstream.collect import KINDS, UpstreamCollector
 from tests.support import recording
 
 
@@ -21,6 +22,19 @@ def replayed(name: str) -> Collector:
         answers=RecordedAnswers(tree),
         history=History(window_ns=15_000_000_000, interval_ns=recorded.interval_ns),
         node_name=recorded.meta.node,
+    )
+
+
+def replayed_upstream(name: str, source: SourceName, *, stale_after: float = 120.0) -> UpstreamCollector:
+    """A collector over the answers of an upstream beside a fixture's frames, as ``replay --source`` makes it."""
+    recorded = recording(name)
+    tree = RecordedTree(recorded)
+    return UpstreamCollector(
+        KINDS[source],
+        clock=tree,
+        answers=RecordedAnswers(tree),
+        stale_after_ns=round(stale_after * 1e9),
+        node_name=recorded.meta.node if source == "summary" else "",
     )
 
 

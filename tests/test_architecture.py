@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("doctor", "top", "verify", "backfill", "flags"),
     ("server", "parity", "terminal"),
     ("loop",),
+    ("upstream",),
     ("metrics", "table"),
     ("tally",),
     ("history", "pods", "cgroup"),

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import UsageError
-from collector.flags import FLAGS, POSITIONALS, SUMMARIES, Flag, build_parser, duration, flags_of, resolve
+from collector.flags import (
+    FLAGS,
+    POSITIONALS,
+    SUMMARIES,
+    Flag,
+    build_parser,
+    duration,
+    flags_of,
+    namespaces,
+    resolve,
+)
 
 ARGUMENTS = {"replay": ["r"], "record": ["out"]}
 
@@ -33,6 +43,11 @@ def test_a_default_holds_where_nothing_is_said() -> None:
 
     assert vars(found) == {
         "command": "serve",
+        "reads": "cgroup",
+        "upstream_interval": 10.0,
+        "stale_after": 120.0,
+        "namespace": None,
+        "all_namespaces": False,
         "cgroup_root": "/sys/fs/cgroup",
         "proc_root": "/proc",
         "kubepods": None,
@@ -156,6 +171,42 @@ def test_a_malformed_variable_is_named(variable: str, value: str, said: str) -> 
         (("replay", "r", "--speed", "inf"), "--speed inf is not above 0 and at most 1000"),
         (("top", "-A", "-n", "x"), "--namespace x and --all-namespaces contradict each other"),
         (("top", "--recording", "r", "--url", "u"), "--recording r and --url u: choose one"),
+        (
+            ("serve", "--source", "summary", "--cgroup-root", "/c"),
+            "--cgroup-root is of no use with --source summary: leave it out, or choose --source cgroup",
+        ),
+        (
+            ("serve", "--source", "metrics-api", "--kubelet-insecure-tls"),
+            "--kubelet-insecure-tls is of no use with --source metrics-api: leave it out, or choose --source cgroup or"
+            " summary",
+        ),
+        (
+            ("serve", "-n", "x"),
+            "--namespace is of no use with --source cgroup: leave it out, or choose --source metrics-api",
+        ),
+        (
+            ("replay", "r", "--window", "9s", "--source", "summary"),
+            "--window is of no use with --source summary: leave it out, or choose --source cgroup",
+        ),
+        (
+            ("serve", "--source", "metrics-api", "-A", "-n", "x"),
+            "--namespace x and --all-namespaces contradict each other",
+        ),
+        (("serve", "--source", "metrics-api", "-n", "a,B"), "--namespace 'B' is no name of a namespace"),
+        (("serve", "--source", "metrics-api", "-n", "../x"), "--namespace '../x' is no name of a namespace"),
+        (
+            ("serve", "--source", "summary", "--upstream-interval", "500ms"),
+            "--upstream-interval 0.5s is shorter than 1s",
+        ),
+        (
+            ("serve", "--source", "summary", "--stale-after", "15s"),
+            "--stale-after 15s is shorter than two of --upstream-interval 10s, so that one lost answer would empty the"
+            " page: give --stale-after 20s or more",
+        ),
+        (
+            ("replay", "r", "--source", "metrics-api", "--once", "--path", "/metrics/resource"),
+            "--path /metrics/resource has cumulative counters, and --source metrics-api tells but rates",
+        ),
         (("replay", "r", "--once", "--openmetrics", "-"), "--once and --openmetrics both print and exit: choose one"),
         (
             ("replay", "r", "--once", "--loop"),
@@ -166,6 +217,33 @@ def test_a_malformed_variable_is_named(variable: str, value: str, said: str) -> 
 def test_what_no_flag_alone_can_tell_is_checked(words: tuple[str, ...], said: str) -> None:
     """Flags that contradict each other, and values out of range, are told with both values."""
     assert refused(*words) == said
+
+
+def test_a_variable_for_another_source_is_let_be() -> None:
+    """In one pod all commands have the same variables: what is of no use with a source is not used, and not refused."""
+    found = resolved("serve", PODTALLY_SOURCE="summary", PODTALLY_CGROUP_ROOT="/host", PODTALLY_NAMESPACE="A B")
+
+    assert found.reads == "summary"
+
+
+def test_authenticate_is_never_left_out_unsaid() -> None:
+    """The metrics API is of no node whose metrics one may get: who asks for that check is refused, not let in."""
+    said = "--authenticate asks who may get nodes/metrics of this node, and --source metrics-api is of no node"
+
+    assert refused("serve", "--source", "metrics-api", "--authenticate").startswith(said)
+    assert refused("serve", PODTALLY_SOURCE="metrics-api", PODTALLY_AUTHENTICATE="1").startswith(said)
+
+
+def test_a_loop_of_an_upstream_is_refused() -> None:
+    """Nothing carries an upstream's counters over the seam; a variable that asks for it is refused as well."""
+    assert refused("replay", "r", "--source", "summary", PODTALLY_LOOP="1") == (
+        "--loop carries the cgroups' counters over its seam, --source summary has none of them"
+    )
+
+
+def test_several_namespaces_are_separated_by_commas() -> None:
+    """Each once, in the order given."""
+    assert namespaces(resolved("serve", "--source", "metrics-api", "-n", "b, a,b")) == ("b", "a")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +284,7 @@ def test_each_flag_is_in_its_commands_help(command: str, capsys: pytest.CaptureF
         default = flag.default_of(command)
         told = f" (default {default})" if default and flag.kind != "switch" else ""
         assert {f"--{flag.name}", f"--{flag.name},"} & {*words}
-        assert f"{flag.help}{told}" in " ".join(words)
+        assert f"{flag.help_of(command)}{told}" in " ".join(words)
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)

@@ -348,7 +348,7 @@ class Walker:
             self._files_read += len(slow)
             self._parse(node, plan.slow, slow, raw, node.slow)
             node.details = Details._make(node.slow.flat)
-        return _make(Reading, (stamp, *fast.flat, node.details))
+        return _make(Reading, (stamp, *fast.flat, node.details, None))
 
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due: at first, then in turns told apart by inode, so that no tick bears all."""

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from collector import __version__
 from collector.metrics.catalogue import BY_NAME
-from collector.model import Tally
+from collector.model import SourceName, Tally
 from collector.tally import DUPLICATE_KINDS, INCOMPLETE_REASONS
 
 SOURCES = ("kubelet", "apiserver", "memory", "none")
@@ -40,7 +40,8 @@ class KubeletAgreement(NamedTuple):
 class Account:
     """What podtally counts of itself. The tick's thread and the server's add to different fields."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: SourceName = "cgroup") -> None:
+        self.source: SourceName = source
         self.lock = threading.Lock()
         self.ticks: Counter[str] = Counter(ok=0, failed=0, missed=0)
         self.tick_seconds = 0.0
@@ -53,12 +54,20 @@ class Account:
         self.opened_reads: Callable[[], int] | None = None
         self.answers: dict[tuple[str, str], int] = {}
         self.refused_items = 0
+        self.refused_samples = 0
+        """Those of them that were in answers of an upstream."""
+        self.upstream_requests: dict[str, int] = {}
         self.scrapes: Counter[str] = Counter()
         self.scrape_seconds: dict[str, float] = {}
         self.refusals: dict[str, int] | None = None
         self.reviews: dict[tuple[str, str], int] | None = None
         self.web_config_successful: Callable[[], bool] | None = None
         self.agreement: Callable[[], KubeletAgreement] | None = None
+
+    def count_upstream(self, code: str) -> None:
+        """Count an answer of the upstream, by its status, ``error`` or ``malformed``."""
+        with self.lock:
+            self.upstream_requests[code] = self.upstream_requests.get(code, 0) + 1
 
     def scraped(self, path: str, seconds: float) -> None:
         """Count an exposition served."""
@@ -81,15 +90,17 @@ class AccountCollector(Collector):
         """All families that have a value."""
         account = self._account
         yield _gauge("podtally_build_info", {(__version__,): 1})
+        yield _gauge("podtally_source_info", {(account.source,): 1})
         yield _counter("podtally_ticks_total", {(result,): count for result, count in account.ticks.items()})
         yield _summary(
             "podtally_tick_duration_seconds",
             {(): (account.ticks["ok"] + account.ticks["failed"], account.tick_seconds)},
         )
         yield _counter("podtally_tick_cpu_seconds_total", {(): account.tick_cpu_seconds})
-        yield _gauge("podtally_cgroups", {(): account.cgroups})
-        yield _counter("podtally_files_read_total", {(): account.files_read})
-        yield _counter("podtally_read_errors_total", {(reason,): n for reason, n in account.read_errors.items()})
+        if account.source == "cgroup":
+            yield _gauge("podtally_cgroups", {(): account.cgroups})
+            yield _counter("podtally_files_read_total", {(): account.files_read})
+            yield _counter("podtally_read_errors_total", {(reason,): n for reason, n in account.read_errors.items()})
         if account.descriptors_held is not None and account.descriptors_limit is not None:
             yield _gauge("podtally_descriptors_held", {(): account.descriptors_held()})
             yield _gauge("podtally_descriptors_limit", {(): account.descriptors_limit()})
@@ -98,6 +109,9 @@ class AccountCollector(Collector):
         yield from self._of_tally()
         with account.lock:
             answers = dict(account.answers)
+            requests = dict(account.upstream_requests)
+        if requests:
+            yield _counter("podtally_upstream_requests_total", {(code,): n for code, n in requests.items()})
         if answers:
             yield _counter("podtally_answers_total", {(code, source): n for (source, code), n in answers.items()})
         yield _counter("podtally_refused_items_total", {(): account.refused_items})
@@ -127,6 +141,7 @@ class AccountCollector(Collector):
         yield _gauge("podtally_pods_incomplete", {(one,): tally.incomplete.get(one, 0) for one in INCOMPLETE_REASONS})
         yield _gauge("podtally_unnamed_cgroups", {(): len(tally.unnamed)})
         yield _gauge("podtally_duplicates", {(one,): tally.duplicates.get(one, 0) for one in DUPLICATE_KINDS})
+        yield from _of_upstream(tally)
 
     def _of_access(self) -> Iterable[Metric]:
         """Only where access is guarded."""
@@ -158,6 +173,24 @@ class AccountCollector(Collector):
             yield _counter("process_cpu_seconds_total", {(): times.user + times.system})
             yield _gauge("process_resident_memory_bytes", {(): self._process.memory_info().rss})
             yield _gauge("process_start_time_seconds", {(): self._process.create_time()})
+
+
+def _of_upstream(tally: Tally) -> Iterable[Metric]:
+    """Only where the tally is of an upstream's answers."""
+    if tally.upstream is None:
+        return
+    now_ns = tally.instant.time_ns
+    yield _gauge("podtally_upstream_up", {(): int(tally.upstream.up)})
+    age = tally.upstream.age_seconds(now_ns)
+    if age is not None:
+        yield _gauge("podtally_upstream_age_seconds", {(): age})
+    samples = [pod.sample for pod in tally.pods if pod.sample is not None]
+    ages = [(now_ns - sample.time_ns) / 1e9 for sample in samples]
+    if ages:
+        yield _gauge("podtally_upstream_sample_age_seconds", {("newest",): min(ages), ("oldest",): max(ages)})
+    windows = [sample.window_ns / 1e9 for sample in samples if sample.window_ns is not None]
+    if windows:
+        yield _gauge("podtally_upstream_window_seconds", {("shortest",): min(windows), ("longest",): max(windows)})
 
 
 _Values = dict[tuple[str, ...], float]

@@ -2,17 +2,63 @@
 
 The expositions, ``docs/metrics.md``, ``podtally metrics`` and the checks on dashboards derive from these rows. To add a
 metric, add a row; if its value is read from a key that nothing reads yet, add that to ``cgroup/files.py`` first.
+
+Which families ``--source summary`` and ``--source metrics-api`` fill, and from what, follows from :data:`TOLD`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from collector.cgroup.files import DETAIL_FIELDS, source_of
 from collector.metrics.text import MetricType
+from collector.model import SOURCES, SourceName
 
 Scope = Literal["pod", "container", "info", "self"]
+
+_OF_CONTAINERS = "sum over containers, phase Running"
+
+_SUMMARY: Mapping[str, str] = {
+    "cpu_usage_usec": "cpu.usageCoreNanoSeconds",
+    "memory_working_set_bytes": "memory.workingSetBytes",
+    "memory_current_bytes": "memory.usageBytes",
+    "memory_anon_bytes": "memory.rssBytes",
+    "memory_limit_bytes": "memory.availableBytes + memory.workingSetBytes",
+    "swap_usage_bytes": "swap.swapUsageBytes",
+    "cpu_pressure_some_usec": "cpu.psi.some.total",
+    "cpu_pressure_full_usec": "cpu.psi.full.total",
+    "memory_pressure_some_usec": "memory.psi.some.total",
+    "memory_pressure_full_usec": "memory.psi.full.total",
+    "io_pressure_some_usec": "io.psi.some.total",
+    "io_pressure_full_usec": "io.psi.full.total",
+}
+_RATED = "rate between two samples: cpu.usageNanoCores where it is of their span, else cpu.usageCoreNanoSeconds over it"
+
+TOLD: Mapping[SourceName, Mapping[Scope, Mapping[str, str]]] = {
+    "summary": {
+        "pod": {
+            **_SUMMARY,
+            "cpu_cores": f"{_OF_CONTAINERS}, of the {_RATED}",
+            "memory_bytes": f"{_OF_CONTAINERS}, of memory.workingSetBytes",
+            "cgroup_cpu_cores": _RATED,
+        },
+        "container": {**_SUMMARY, "cpu_cores": _RATED, "started_ns": "startTime; startedAt of the status if earlier"},
+    },
+    "metrics-api": {
+        "pod": {
+            "cpu_cores": f"{_OF_CONTAINERS}, of usage.cpu",
+            "memory_bytes": f"{_OF_CONTAINERS}, of usage.memory",
+        },
+        "container": {
+            "cpu_cores": "usage.cpu",
+            "memory_working_set_bytes": "usage.memory",
+            "started_ns": "startedAt of the status",
+        },
+    },
+}
+"""What an upstream tells, by scope and field of the model: the key of its answer, or the formula."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +86,20 @@ class Metric:
     """A limit's field: without that limit, the family has no series for the cgroup."""
     formula: str = ""
     """What the value is, where it is not one key of one file."""
+    only: tuple[SourceName, ...] = ()
+    """Of podtally's own families: the sources that have them, where not all have."""
+
+    @property
+    def sources(self) -> tuple[SourceName, ...]:
+        """The values of ``--source`` with which the family is exported."""
+        if self.scope == "self":
+            return self.only or SOURCES
+        return tuple(name for name in SOURCES if name == "cgroup" or self.scope == "info" or self.told(name))
+
+    def told(self, source: SourceName) -> str:
+        """What of an upstream's answer the value is made of; empty if it tells nothing of it."""
+        keys = TOLD.get(source, {}).get(self.scope, {})
+        return "; ".join(keys[one.field] for one in self.series if one.field in keys)
 
     @property
     def source(self) -> str:
@@ -369,26 +429,94 @@ _INFO = Metric(
 )
 
 
-def _self(name: str, kind: MetricType, unit: str, help_text: str, *labels: str) -> Metric:
-    return Metric(name=name, type=kind, unit=unit, help=help_text, scope="self", labels=labels, formula="podtally")
+_CGROUP: tuple[SourceName, ...] = ("cgroup",)
+_UPSTREAM: tuple[SourceName, ...] = ("summary", "metrics-api")
+
+
+def _self(
+    name: str, kind: MetricType, unit: str, help_text: str, *labels: str, only: tuple[SourceName, ...] = ()
+) -> Metric:
+    return Metric(
+        name=name, type=kind, unit=unit, help=help_text, scope="self", labels=labels, formula="podtally", only=only
+    )
 
 
 SELF: tuple[Metric, ...] = (
     _self("podtally_build_info", "gauge", "", "1, with podtally's version.", "version"),
-    _self("podtally_ticks_total", "counter", "", "Passes over the node's cgroups, by result.", "result"),
+    _self("podtally_source_info", "gauge", "", "1, with the source that the numbers are taken from.", "source"),
+    _self(
+        "podtally_ticks_total",
+        "counter",
+        "",
+        "Passes over the node's cgroups, or over what an upstream has answered, by result.",
+        "result",
+    ),
     _self("podtally_tick_duration_seconds", "summary", "seconds", "Time that a tick took, reading to publishing."),
     _self("podtally_tick_cpu_seconds_total", "counter", "seconds", "CPU time of the ticks."),
     _self("podtally_tally_age_seconds", "gauge", "seconds", "Age of the tally that this page shows."),
-    _self("podtally_cgroups", "gauge", "", "Cgroups read in the last tick."),
-    _self("podtally_files_read_total", "counter", "", "Kernel files read."),
-    _self("podtally_read_errors_total", "counter", "", "Kernel files that could not be read or parsed.", "reason"),
-    _self("podtally_descriptors_held", "gauge", "", "Descriptors of cgroup files and directories held open."),
-    _self("podtally_descriptors_limit", "gauge", "", "Descriptors that may be held open."),
+    _self("podtally_cgroups", "gauge", "", "Cgroups read in the last tick.", only=_CGROUP),
+    _self("podtally_files_read_total", "counter", "", "Kernel files read.", only=_CGROUP),
+    _self(
+        "podtally_read_errors_total",
+        "counter",
+        "",
+        "Kernel files that could not be read or parsed.",
+        "reason",
+        only=_CGROUP,
+    ),
+    _self(
+        "podtally_descriptors_held",
+        "gauge",
+        "",
+        "Descriptors of cgroup files and directories held open.",
+        only=_CGROUP,
+    ),
+    _self("podtally_descriptors_limit", "gauge", "", "Descriptors that may be held open.", only=_CGROUP),
     _self(
         "podtally_opened_reads_total",
         "counter",
         "",
         "Reads that opened their file, as no more descriptors may be held.",
+        only=_CGROUP,
+    ),
+    _self(
+        "podtally_upstream_up",
+        "gauge",
+        "",
+        "1 if the upstream answered well when it was asked last, 0 if not.",
+        only=_UPSTREAM,
+    ),
+    _self(
+        "podtally_upstream_requests_total",
+        "counter",
+        "",
+        "Answers of the upstream, by HTTP status; error where nothing answered, malformed where it was no answer to the"
+        " question.",
+        "code",
+        only=_UPSTREAM,
+    ),
+    _self(
+        "podtally_upstream_age_seconds",
+        "gauge",
+        "seconds",
+        "Time since the upstream was asked what is served; absent while nothing of it is.",
+        only=_UPSTREAM,
+    ),
+    _self(
+        "podtally_upstream_sample_age_seconds",
+        "gauge",
+        "seconds",
+        "Age of the pods' samples by the upstream's own times, of the newest and of the oldest.",
+        "of",
+        only=_UPSTREAM,
+    ),
+    _self(
+        "podtally_upstream_window_seconds",
+        "gauge",
+        "seconds",
+        "Spans that the upstream's CPU rates are over, the shortest and the longest.",
+        "of",
+        only=_UPSTREAM,
     ),
     _self("podtally_pods", "gauge", "", "Pods exported."),
     _self("podtally_pods_incomplete", "gauge", "", "Pods whose sums are withheld as a part is missing.", "reason"),
@@ -404,7 +532,12 @@ SELF: tuple[Metric, ...] = (
         "code",
         "source",
     ),
-    _self("podtally_refused_items_total", "counter", "", "Items in lists of pods that were no pods."),
+    _self(
+        "podtally_refused_items_total",
+        "counter",
+        "",
+        "Items in lists of pods that were no pods, or in an upstream's answers that were no samples.",
+    ),
     _self("podtally_scrapes_total", "counter", "", "Expositions served.", "path"),
     _self("podtally_scrape_duration_seconds", "summary", "seconds", "Time that rendering an exposition took.", "path"),
     _self(
@@ -429,12 +562,14 @@ SELF: tuple[Metric, ...] = (
         "",
         "Comparisons with the kubelet's /metrics/resource, by result (--verify-interval).",
         "result",
+        only=_CGROUP,
     ),
     _self(
         "podtally_kubelet_comparison_age_seconds",
         "gauge",
         "seconds",
         "Time since the kubelet was last compared with. After three intervals the families of it are absent.",
+        only=_CGROUP,
     ),
     _self(
         "podtally_kubelet_difference_ratio",
@@ -444,6 +579,7 @@ SELF: tuple[Metric, ...] = (
         " comparison.",
         "quantity",
         "statistic",
+        only=_CGROUP,
     ),
     _self(
         "podtally_kubelet_compared_containers",
@@ -451,6 +587,7 @@ SELF: tuple[Metric, ...] = (
         "",
         "Containers that were compared with the kubelet's at the last comparison.",
         "quantity",
+        only=_CGROUP,
     ),
     _self(
         "podtally_kubelet_outside_containers",
@@ -458,6 +595,7 @@ SELF: tuple[Metric, ...] = (
         "",
         "Containers that differ from the kubelet's by over 10%, over 1m or 1Mi, and over what our readings allow.",
         "quantity",
+        only=_CGROUP,
     ),
     _self("process_cpu_seconds_total", "counter", "seconds", "CPU time of this process."),
     _self("process_resident_memory_bytes", "gauge", "bytes", "Resident memory of this process."),

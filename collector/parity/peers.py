@@ -10,18 +10,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from collector.errors import AnswerError
 from collector.parity.readings import NS_PER_SECOND
 from collector.parity.resource import Owner, parse
-from collector.pods.answer import parse_time_ns
+from collector.upstream import metrics_api, summary
+from collector.upstream.samples import Measured, Snapshot
 
 NS_PER_MS = 1_000_000
 
@@ -168,108 +167,42 @@ def parse_resource(page: str) -> dict[Owner, Sample]:
     }
 
 
-_SUFFIXES = {
-    "n": 1e-9,
-    "u": 1e-6,
-    "m": 1e-3,
-    "": 1.0,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "Ki": 2.0**10,
-    "Mi": 2.0**20,
-    "Gi": 2.0**30,
-    "Ti": 2.0**40,
-}
-
-
-def quantity(text: str) -> float:
-    """A Kubernetes quantity (``apimachinery/pkg/api/resource``). Raises ``ValueError``.
-
-    >>> quantity("1500n"), quantity("388Ki"), quantity("1e3")
-    (1.5e-06, 397312.0, 1000.0)
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)([a-zA-Z]{0,2})", text)
-    if found is None or found[2] not in _SUFFIXES:
-        raise ValueError(f"{text!r} is no quantity")
-    return float(found[1]) * _SUFFIXES[found[2]]
-
-
-_DURATION_NS = {"h": 3600 * NS_PER_SECOND, "m": 60 * NS_PER_SECOND, "s": NS_PER_SECOND, "ms": NS_PER_MS, "us": 1000}
-
-
-def go_duration_ns(text: str) -> int:
-    """A duration as Go prints it. Raises ``ValueError``.
-
-    >>> go_duration_ns("11.845s"), go_duration_ns("1m0s")
-    (11845000000, 60000000000)
-    """
-    if not re.fullmatch(r"([0-9]+(\.[0-9]+)?(h|ms|us|m|s))+", text):
-        raise ValueError(f"{text!r} is no duration")
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|m|s)", text)
-    return round(sum(float(number) * _DURATION_NS[unit] for number, unit in parts))
-
-
 def parse_pod_metrics(body: bytes) -> list[PodUsage]:
     """The items of a PodMetricsList. Raises :class:`AnswerError` if ``body`` is none."""
-    try:
-        items = json.loads(body)["items"] or []
-        return [_pod_usage(item) for item in items]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AnswerError(f"the metrics API's answer is no list of pods' metrics: {_told(error)}") from error
-
-
-def _pod_usage(item: Any) -> PodUsage:
-    metadata = item["metadata"]
-    time_ns = parse_time_ns(item["timestamp"])
-    if time_ns is None:
-        raise ValueError(f"{item['timestamp']!r} is no time")
-    return PodUsage(
-        Owner(str(metadata["namespace"]), str(metadata["name"]), ""),
-        time_ns,
-        go_duration_ns(item["window"]),
-        {
-            str(one["name"]): ContainerUsage(
-                round(quantity(one["usage"]["cpu"]) * 1e9), round(quantity(one["usage"]["memory"]))
-            )
-            for one in item["containers"] or []
-        },
-    )
+    snapshot = _told(metrics_api.parse(body), "the metrics API's answer")
+    usages: list[PodUsage] = []
+    for pod in snapshot.pods:
+        containers = {
+            name: ContainerUsage(round((one.cpu_cores or 0.0) * 1e9), one.reading.told_working_set_bytes or 0)
+            for name, one in pod.containers.items()
+        }
+        # All of an item's containers bear its time and window.
+        for one in list(pod.containers.values())[:1]:
+            owner = Owner(pod.namespace, pod.name, "")
+            usages.append(PodUsage(owner, one.time_ns, one.window_ns or 0, containers))
+    return usages
 
 
 def parse_summary(body: bytes) -> list[SummaryUsage]:
     """Containers and pods of an answer of ``/stats/summary``. Raises :class:`AnswerError` if ``body`` is none."""
-    try:
-        return list(_summary(json.loads(body)["pods"] or []))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AnswerError(f"the answer of /stats/summary is none: {_told(error)}") from error
+    usages: list[SummaryUsage] = []
+    for pod in _told(summary.parse(body), "the answer of /stats/summary").pods:
+        owner = Owner(pod.namespace, pod.name, "")
+        of = [(owner, pod.whole), *((owner._replace(container=name), one) for name, one in pod.containers.items())]
+        usages += [_summary_usage(part, measured) for part, measured in of if measured is not None]
+    return usages
 
 
-def _summary(pods: Any) -> Iterator[SummaryUsage]:
-    for pod in pods:
-        owner = Owner(str(pod["podRef"]["namespace"]), str(pod["podRef"]["name"]), "")
-        yield from _summary_usage(owner, pod)
-        for container in pod.get("containers") or []:
-            yield from _summary_usage(owner._replace(container=str(container["name"])), container)
+def _summary_usage(owner: Owner, measured: Measured) -> SummaryUsage:
+    usec, cores = measured.reading.cpu_usage_usec, measured.cpu_cores
+    if usec is None or cores is None:
+        return SummaryUsage(owner, measured.time_ns, None, None, measured.reading.memory_working_set_bytes)
+    memory = measured.reading.memory_working_set_bytes
+    return SummaryUsage(owner, measured.time_ns, round(cores * 1e9), usec * 1000, memory)
 
 
-def _summary_usage(owner: Owner, of: Any) -> Iterator[SummaryUsage]:
-    cpu, memory = of.get("cpu") or {}, of.get("memory") or {}
-    time_ns = parse_time_ns(cpu.get("time"))
-    if time_ns is not None:
-        yield SummaryUsage(
-            owner,
-            time_ns,
-            _whole(cpu.get("usageNanoCores")),
-            _whole(cpu.get("usageCoreNanoSeconds")),
-            _whole(memory.get("workingSetBytes")),
-        )
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else str(error)
+def _told(snapshot: Snapshot, what: str) -> Snapshot:
+    """Raises :class:`AnswerError` where nothing in an answer could be read: it is none of pods."""
+    if snapshot.refused and not snapshot.pods:
+        raise AnswerError(f"{what} has no item that is one")
+    return snapshot

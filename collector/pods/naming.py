@@ -55,7 +55,7 @@ class Naming:
         self.answers[key] = self.answers.get(key, 0) + 1
         state = "ok"
         if answer.body is None or answer.status != 200:
-            state = _failure(answer)
+            state = answer.failure or "no answer"
         else:
             try:
                 listed = parse_pods(answer.body, _PEERS[answer.name])
@@ -109,9 +109,3 @@ class Naming:
             apiserver=self._state[APISERVER],
             age_since_ns=self._taken_ns.get(self._from) if self._from else None,
         )
-
-
-def _failure(answer: Answer) -> str:
-    if answer.status is None:
-        return answer.error or "no answer"
-    return f"HTTP {answer.status}{': ' + answer.error if answer.error else ''}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collector.loop import Published
-from collector.model import NO_LIMIT, ContainerTally, Limit, PodTally, Reading
+from collector.model import NO_LIMIT, ContainerTally, Limit, PodTally, Reading, Sample, Tally
 from collector.table import Usage, time_text
 
 
@@ -45,7 +45,25 @@ def _container(one: ContainerTally, start_shift_ns: int) -> dict[str, Any]:
     }
 
 
-def _pod(one: PodTally, start_shift_ns: int) -> dict[str, Any]:
+def _sample(sample: Sample | None, shift_ns: int) -> dict[str, Any] | None:
+    if sample is None:
+        return None
+    window = None if sample.window_ns is None else sample.window_ns / 1e9
+    return {"time": time_text(sample.time_ns + shift_ns), "window_seconds": window}
+
+
+def _upstream(tally: Tally) -> dict[str, Any] | None:
+    upstream = tally.upstream
+    if upstream is None:
+        return None
+    return {
+        "peer": upstream.peer,
+        "state": upstream.state,
+        "age_seconds": upstream.age_seconds(tally.instant.time_ns),
+    }
+
+
+def _pod(one: PodTally, shift_ns: int, start_shift_ns: int) -> dict[str, Any]:
     return {
         "namespace": one.pod.namespace,
         "name": one.pod.name,
@@ -58,6 +76,7 @@ def _pod(one: PodTally, start_shift_ns: int) -> dict[str, Any]:
         "cgroup": {"cpu_cores": one.cgroup_cpu_cores, **_reading(one.reading)},
         "overhead": {"cpu_cores": one.overhead_cpu_cores, "memory_bytes": one.overhead_memory_bytes},
         "incomplete": one.incomplete,
+        "sample": _sample(one.sample, shift_ns),
         "containers": [_container(container, start_shift_ns) for container in one.containers],
     }
 
@@ -67,6 +86,8 @@ def document(published: Published) -> dict[str, Any]:
     tally = published.tally
     return {
         "node": tally.node_name,
+        "source": tally.source,
+        "upstream": _upstream(tally),
         "time": time_text(tally.instant.time_ns + published.shift_ns),
         "window_seconds": tally.window_seconds,
         "names": {
@@ -74,7 +95,7 @@ def document(published: Published) -> dict[str, Any]:
             "kubelet": tally.names.kubelet,
             "apiserver": tally.names.apiserver,
         },
-        "pods": [_pod(one, published.start_shift_ns) for one in tally.pods],
+        "pods": [_pod(one, published.shift_ns, published.start_shift_ns) for one in tally.pods],
     }
 
 

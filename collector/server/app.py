@@ -27,6 +27,7 @@ from collector.metrics.account import AccountCollector
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Tally
 from collector.server import api, page
+from collector.server.paths import why_not
 
 # Who serves everybody over plain HTTP does not pay for it.
 if TYPE_CHECKING:
@@ -115,9 +116,10 @@ class Server:
         return text + generate(self._registry).decode()
 
     def resource_text(self, *, openmetrics: bool) -> str:
-        """``/metrics/resource``. Where the tally is too old, the page has but the error, as the kubelet's has."""
+        """``/metrics/resource``. Where the numbers are too old, the page has but the error, as the kubelet's has."""
         published = self._loop.published if self._loop.alive()[0] else None
-        if published is None:
+        upstream = published.tally.upstream if published is not None else None
+        if published is None or (upstream is not None and upstream.answered_ns is None):
             return resource.render(None, openmetrics=openmetrics)
         return resource.render(
             published.tally,
@@ -137,6 +139,9 @@ class Server:
         return self._exposition(request, lambda openmetrics: self.metrics_text(openmetrics=openmetrics))
 
     async def _resource(self, request: web.Request) -> web.Response:
+        why = why_not(self._loop.collector.account.source, request.path)
+        if why is not None:
+            return web.Response(text=f"{request.path} is {why}\n", status=404)
         return self._exposition(request, lambda openmetrics: self.resource_text(openmetrics=openmetrics))
 
     # --- for people and scripts
@@ -156,15 +161,25 @@ class Server:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         alive, why = self._loop.alive()
-        return web.Response(text=why + "\n", status=200 if alive else 503)
+        return web.Response(text=f"{why}\n{self._upstream_line()}", status=200 if alive else 503)
+
+    def _upstream_line(self) -> str:
+        """How the upstream answers. A bad one is no reason to be killed: that would not mend it."""
+        tally = self._tally()
+        if tally is None or tally.upstream is None:
+            return ""
+        return f"{tally.upstream.sentence(tally.instant.time_ns)}\n"
 
     async def _readyz(self, _: web.Request) -> web.Response:
         published = self._loop.published
         if published is None:
             why = f": {self._loop.failure}" if self._loop.failure else ""
             return web.Response(text=f"not ready: no tally yet{why}\n", status=503)
-        names = published.tally.names
+        names, upstream = published.tally.names, published.tally.upstream
         state = f"names: {names.source}\nkubelet: {names.kubelet}\nAPI server: {names.apiserver}\n"
+        state = self._upstream_line() + state
+        if upstream is not None and upstream.answered_ns is None:
+            return web.Response(text=f"not ready: nothing to serve\n{state}", status=503)
         if not names.known:
             return web.Response(text=f"not ready: no answer has named the pods yet\n{state}", status=503)
         return web.Response(text=f"ok\n{state}")

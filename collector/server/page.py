@@ -6,6 +6,8 @@ from html import escape
 
 from collector import __version__, table
 from collector.loop import Published
+from collector.model import Tally
+from collector.server.paths import why_not
 from collector.table import time_text
 
 LINKS = (
@@ -28,10 +30,21 @@ a { color: #8ab4f8; } p.warn { background: #4a3b12; } .dim { color: #9aa0a6; } }
 """
 
 
+def _span(tally: Tally) -> str:
+    """What the CPU is over; of an upstream, also how old its samples are."""
+    if tally.window_seconds is not None:
+        return f"CPU over {tally.window_seconds:g} s"
+    ages = [(tally.instant.time_ns - pod.sample.time_ns) / 1e9 for pod in tally.pods if pod.sample is not None]
+    old = f", {min(ages):.0f} to {max(ages):.0f} s old" if ages else ""
+    return f"by {tally.upstream.peer}{old}" if tally.upstream is not None else ""
+
+
 def _warnings(published: Published) -> list[str]:
     tally = published.tally
     found: list[str] = []
-    names = tally.names
+    names, upstream = tally.names, tally.upstream
+    if upstream is not None and not upstream.up:
+        found.append(f"{upstream.sentence(tally.instant.time_ns)}.")
     if names.source == "none":
         found.append(f"No names yet: the kubelet: {names.kubelet}; the API server: {names.apiserver}.")
     elif names.source == "memory":
@@ -56,10 +69,10 @@ def render(published: Published | None, failure: str | None) -> str:
         tally = published.tally
         running = len(table.usages(tally, containers=False))
         at = time_text(tally.instant.time_ns + published.shift_ns)
-        parts.append(f"<h1>{escape(tally.node_name)}</h1>")
+        parts.append(f"<h1>{escape(tally.node_name or 'podtally')}</h1>")
         parts.append(
             f"<p class=dim>{running} of {len(tally.pods)} pods with running containers at {at}, "
-            f"CPU over {tally.window_seconds:g} s, as <code>kubectl top pods</code> prints them. "
+            f"{escape(_span(tally))}, as <code>kubectl top pods</code> prints them. "
             f"podtally {__version__}.</p>"
         )
         if failure:
@@ -75,6 +88,7 @@ def render(published: Published | None, failure: str | None) -> str:
             parts.append(f"<tr>{''.join(cells)}</tr>")
         parts.append("</tbody></table>")
     parts.append("<ul>")
-    parts += [f'<li><a href="{path}">{path}</a> <span class=dim>{what}</span></li>' for path, what in LINKS]
+    shown = [(path, what) for path, what in LINKS if published is None or why_not(published.tally.source, path) is None]
+    parts += [f'<li><a href="{path}">{path}</a> <span class=dim>{what}</span></li>' for path, what in shown]
     parts.append("</ul></body></html>\n")
     return "\n".join(parts)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from collector.loop import Ticking
 from collector.metrics.account import Account, AccountCollector, KubeletAgreement
 from collector.metrics.catalogue import SELF
-from collector.model import Tally
-from tests.replays import last_tally, replayed
+from collector.model import SOURCES, SourceName, Tally
+from tests.replays import last_tally, replayed, replayed_upstream
 
 
 def page(account: Account, tally: Tally | None) -> str:
@@ -18,22 +20,28 @@ def page(account: Account, tally: Tally | None) -> str:
     return generate_latest(registry).decode()
 
 
-def test_every_row_of_the_catalogue_is_exported_and_no_other() -> None:
-    """With a live source, answers and a scrape, the account has each podtally_ and process_ family with its labels."""
-    collector = replayed("restart")
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_row_of_the_catalogue_is_exported_and_no_other(source: SourceName) -> None:
+    """With answers and a scrape, the account has each podtally_ and process_ family of its source with its labels."""
+    rows = [row for row in SELF if source in row.sources]
+    if source == "cgroup":
+        collector: Ticking = replayed("restart")
+        collector.account.descriptors_held = collector.account.descriptors_limit = lambda: 1
+        collector.account.opened_reads = lambda: 1
+        collector.account.agreement = lambda: KubeletAgreement(
+            {"cpu": 2}, {"cpu": 0}, {("cpu", "median"): 0.01}, {"ok": 1}, age_seconds=5.0
+        )
+    else:
+        collector = replayed_upstream("parity-1hz.tar.zst", source)
     tally = list(collector.tallies())[-1]
     account = collector.account
-    account.descriptors_held = account.descriptors_limit = account.opened_reads = lambda: 1
     account.scraped("/metrics", 0.1)
     account.web_config_successful = lambda: True
     account.refusals, account.reviews = {"forbidden": 1}, {("201", "token"): 1}
-    account.agreement = lambda: KubeletAgreement(
-        {"cpu": 2}, {"cpu": 0}, {("cpu", "median"): 0.01}, {"ok": 1}, age_seconds=5.0
-    )
     families = {family.name: family for family in text_string_to_metric_families(page(account, tally))}
 
-    assert set(families) == {row.name.removesuffix("_total") for row in SELF}
-    for row in SELF:
+    assert set(families) == {row.name.removesuffix("_total") for row in rows}
+    for row in rows:
         family = families[row.name.removesuffix("_total")]
         assert (family.type, family.documentation) == (row.type, row.help)
         assert {tuple(sorted(sample.labels)) for sample in family.samples} == {row.labels}

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 
 from collector.metrics import docs
-from collector.metrics.catalogue import CATALOGUE
+from collector.metrics.catalogue import CATALOGUE, CONTAINER, POD
 from collector.metrics.native import NativeExposition, Selection
 from tests.replays import last_tally
 
 
 def test_every_metric_has_a_row() -> None:
-    """Each name is in the page once, with its help and where it comes from."""
-    page = docs.as_markdown()
+    """Each name is in the page's tables once, with its help, where it comes from and the sources that fill it."""
+    page = docs.as_markdown().partition("## Other sources")[0]
 
     for metric in CATALOGUE:
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{metric.name}` |")]
         assert metric.help.replace("|", "\\|") in row
+        assert (" | all | " if len(metric.sources) == 3 else f" | {', '.join(metric.sources)} | ") in row
+
+
+def test_the_families_of_other_sources_have_a_table() -> None:
+    """Each family of a pod or container that an upstream fills is there, with the key of each upstream's answer."""
+    table = docs.as_markdown().partition("## Other sources")[2]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
+
+    assert {name: row.split(" | ") for name, row in rows.items()} == {
+        metric.name: [metric.told("summary") or "-", metric.told("metrics-api") or "-"]
+        for metric in (*POD, *CONTAINER)
+        if metric.sources != ("cgroup",)
+    }
 
 
 def test_the_json_is_the_catalogue() -> None:

@@ -14,11 +14,9 @@ from collector.errors import AnswerError
 from collector.parity.peers import (
     Samples,
     Span,
-    go_duration_ns,
     parse_pod_metrics,
     parse_resource,
     parse_summary,
-    quantity,
 )
 from collector.parity.resource import Owner
 from tests.support import recording
@@ -57,37 +55,6 @@ def test_a_real_page_of_the_kubelet_is_read() -> None:
 
     assert (burner.cpu_nanoseconds, burner.time_ns) == (61_057_694_000, 1_795_414_081_346_000_000)
     assert all(owner.pod for owner in samples)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("0", 0),
-        ("100m", 0.1),
-        ("1500000n", 0.0015),
-        ("3u", 3e-6),
-        ("2", 2),
-        ("12Mi", 12 << 20),
-        ("1.5Gi", 3 << 29),
-        ("5k", 5000),
-    ],
-)
-def test_quantities_are_read_in_all_their_units(text: str, value: float) -> None:
-    """Binary and decimal."""
-    assert quantity(text) == pytest.approx(value)
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1x", "Mi", "1 Mi", "0x10", "1Mii", "nan"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    """It would be a number that nobody has said."""
-    with pytest.raises(ValueError, match="no quantity"):
-        quantity(text)
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("15s", 15), ("1m0.5s", 60.5), ("1h2m3s", 3723), ("850ms", 0.85)])
-def test_durations_are_read_as_go_prints_them(text: str, seconds: float) -> None:
-    """A window is one."""
-    assert go_duration_ns(text) == round(seconds * 1e9)
 
 
 _KEYS = ("items", "pods", "metadata", "namespace", "name", "containers", "usage", "podRef", "cpu", "time", "timestamp")

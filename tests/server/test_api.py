@@ -42,6 +42,8 @@ def test_the_document_is_as_the_contract_says() -> None:
     ]
     assert whole == {
         "node": "node1",
+        "source": "cgroup",
+        "upstream": None,
         "time": "2023-11-14T22:13:26.000Z",
         "window_seconds": 15.0,
         "names": {
@@ -92,6 +94,7 @@ def test_a_pod_is_as_the_contract_says() -> None:
         },
         "overhead": {"cpu_cores": 0.0, "memory_bytes": SANDBOX_BYTES},
         "incomplete": None,
+        "sample": None,
     }
 
 

@@ -1,0 +1,19 @@
+"""Which paths a source has nothing for, and why: the answer to a question for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from collector.model import SourceName
+
+_WHY_NOT: Mapping[tuple[SourceName, str], str] = {
+    ("metrics-api", "/metrics/resource"): (
+        "not served with --source metrics-api: the kubelet's page is of cumulative counters, and the metrics API tells"
+        " but rates; a podtally with --source cgroup or summary serves it"
+    ),
+}
+
+
+def why_not(source: SourceName, path: str) -> str | None:
+    """Why a path is not served; ``None`` if it is."""
+    return _WHY_NOT.get((source, path))

@@ -1,0 +1,99 @@
+"""The live upstreams of ``--source summary`` and ``--source metrics-api``, asked over HTTPS on a timer.
+
+- kubelet: ``GET https://<node>:10250/stats/summary``, authorised as ``get nodes/stats``.
+- API server: ``GET /apis/metrics.k8s.io/v1beta1/namespaces/<namespace>/pods``, the right that ``kubectl top pods``
+  needs, and ``GET /api/v1/namespaces/<namespace>/pods`` for phases and running containers, from its cache.
+
+Whatever goes wrong is an answer too, with status code and reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import aiohttp
+
+from collector.model import Answer, Instant
+from collector.sources.http import LiveAnswers, Question, fetch
+
+_TIMEOUT_SECONDS = 10.0
+
+
+def summary_path() -> str:
+    """The kubelet's stats of the node and of all its pods."""
+    return "/stats/summary"
+
+
+def metrics_path(namespace: str | None) -> str:
+    """The metrics API's list of pods; ``None``: of all namespaces."""
+    return f"/apis/metrics.k8s.io/v1beta1{_within(namespace)}/pods"
+
+
+def pods_path(namespace: str | None) -> str:
+    """The API server's list of pods, from its cache; ``None``: of all namespaces."""
+    return f"/api/v1{_within(namespace)}/pods?resourceVersion=0"
+
+
+def _within(namespace: str | None) -> str:
+    return "" if namespace is None else f"/namespaces/{namespace}"
+
+
+class LiveClock:
+    """The machine's clocks; satisfies :class:`collector.seams.Clock`."""
+
+    def begin(self) -> Instant:
+        """Now, on both clocks."""
+        return Instant(time.time_ns(), time.monotonic_ns())
+
+
+class LiveUpstream:
+    """Asks the questions together, every ``interval`` seconds; satisfies :class:`collector.seams.AnswerSource`.
+
+    Runs in an event loop; :meth:`take` and :meth:`ask` are called from the ticks' thread.
+    """
+
+    def __init__(
+        self,
+        questions: tuple[Question, ...],
+        *,
+        interval: float,
+        names: LiveAnswers | None = None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
+        """``names``: who asks for the pods' names, if the questions do not. Each question's answer has its own name."""
+        self._questions = questions
+        self._interval = interval
+        self._names = names
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._answers: dict[str, Answer] = {}
+
+    def take(self) -> list[Answer]:
+        """What came in since, the last of each name. Names first: an answer is read with the names of its time."""
+        with self._lock:
+            taken = list(self._answers.values())
+            self._answers.clear()
+        return [*(self._names.take() if self._names is not None else ()), *taken]
+
+    def ask(self) -> None:
+        """Ask for the names again soon. The upstream is not asked more often: its samples would be the same."""
+        if self._names is not None:
+            self._names.ask()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        await asyncio.gather(self._run(), *([self._names.run()] if self._names is not None else []))
+
+    async def _run(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            while True:
+                begun = time.monotonic()
+                answers = await asyncio.gather(*(self._fetch(session, one) for one in self._questions))
+                with self._lock:
+                    self._answers.update((answer.name, answer) for answer in answers)
+                await asyncio.sleep(max(0.0, begun + self._interval - time.monotonic()))
+
+    async def _fetch(self, session: aiohttp.ClientSession, question: Question) -> Answer:
+        return await fetch(session, question, timeout_seconds=self._timeout_seconds)

@@ -1,0 +1,73 @@
+"""What an upstream's answer says: samples of pods and containers, whichever upstream it is. Values alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from collector.errors import AnswerError
+from collector.model import Reading
+
+
+class Measured(NamedTuple):
+    """What was measured of one container, of a pod's cgroup, or of the node."""
+
+    time_ns: int
+    """Wall time at which the upstream took it, cut to whole seconds."""
+    reading: Reading
+    """Without its time, which the join gives it."""
+    cpu_cores: float | None = None
+    window_ns: int | None = None
+    """The span of ``cpu_cores``; ``None`` where it is not known."""
+    started_ns: int | None = None
+
+
+class PodSample(NamedTuple):
+    """A pod as the upstream tells it."""
+
+    namespace: str
+    name: str
+    uid: str | None
+    """``None`` in the metrics API, which tells none."""
+    whole: Measured | None
+    """The pod's own cgroup; ``None`` in the metrics API, which knows but containers."""
+    containers: Mapping[str, Measured]
+
+    @property
+    def path(self) -> str:
+        """What tells it from other pods, where a cgroup has its path."""
+        return self.uid or f"{self.namespace}/{self.name}"
+
+
+class Snapshot(NamedTuple):
+    """One answer."""
+
+    pods: tuple[PodSample, ...]
+    node: Measured | None
+    refused: int
+    """Items that are no samples."""
+
+
+EMPTY = Snapshot((), None, 0)
+
+
+def items_of(body: bytes, key: str, what: str) -> tuple[dict[str, Any], list[Any]]:
+    """The object of an answer, and the list under ``key``. Raises :class:`AnswerError` if it is not one."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError(f"{what} is not JSON: {error}") from error
+    # null is Go's nil slice; an object without the key is something else, as a Status.
+    items = (value[key] or []) if isinstance(value, dict) and key in value else None
+    if not isinstance(items, list):
+        raise AnswerError(f"{what} has no list of {key}")
+    return value, items
+
+
+def word(value: Any) -> str:
+    """A name. Raises ``TypeError`` or ``ValueError`` if it is none, or cannot be written out again."""
+    if not isinstance(value, str) or not value:
+        raise TypeError(value)
+    value.encode()
+    return value
