@@ -122,6 +122,7 @@ class UnsupportedNode(UsageError):
 _DENIED = frozenset({_errno.EACCES, _errno.EPERM})
 _EXHAUSTED = frozenset({_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM})
 _UNSUPPORTED = frozenset({_errno.EOPNOTSUPP, _errno.ENOTSUP, _errno.ENOSYS, _errno.EISDIR})
+_ENDED = frozenset({_errno.ESRCH, _errno.ENXIO})
 
 
 def classify(errno: int, path: str, operation: Operation) -> SourceError:
@@ -133,13 +134,15 @@ def classify(errno: int, path: str, operation: Operation) -> SourceError:
     - ENOENT: for a directory, removed between listing and opening; for a file, a controller that is off or a kernel
       without that file. Whether the directory of a missing file still stands is for the source to find out.
     - ENOTDIR: the path is a file by now, so the directory is gone.
-    - EOPNOTSUPP: a ``*.pressure`` file with PSI disabled (kernel ``kernel/sched/psi.c``).
+    - EOPNOTSUPP: a ``*.pressure`` file with PSI disabled (kernel ``kernel/sched/psi.c``), a ``cgroup.procs`` of a
+      threaded cgroup.
+    - ESRCH, ENXIO: the process of a ``/proc/<pid>`` file has ended, or its network has (``seq_open_net``).
     """
     if errno == _errno.ENODEV:
         return Gone(path, errno)
     if errno in (_errno.ENOENT, _errno.ENOTDIR):
         return Gone(path, errno) if operation == "directory" else Absent(path, errno)
-    if errno in _UNSUPPORTED:
+    if errno in _UNSUPPORTED or errno in _ENDED:
         return Absent(path, errno)
     if errno in _DENIED:
         return Denied(path, errno)

@@ -24,6 +24,35 @@ SourceName = Literal["cgroup", "summary", "metrics-api"]
 SOURCES: Final[tuple[SourceName, ...]] = ("cgroup", "summary", "metrics-api")
 
 
+class DeviceIo(NamedTuple):
+    """What ``io.stat`` says of one block device; ``None`` for a counter that the kernel does not print."""
+
+    major: int
+    minor: int
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    reads: int | None = None
+    writes: int | None = None
+    cost_usage_usec: int | None = None
+    cost_wait_usec: int | None = None
+    cost_indebt_usec: int | None = None
+    cost_indelay_usec: int | None = None
+
+
+class Interface(NamedTuple):
+    """What ``/proc/<pid>/net/dev`` says of one network interface."""
+
+    name: str
+    receive_bytes: int
+    receive_packets: int
+    receive_errors: int
+    receive_dropped: int
+    transmit_bytes: int
+    transmit_packets: int
+    transmit_errors: int
+    transmit_dropped: int
+
+
 class Instant(NamedTuple):
     """One moment on both clocks: wall for timestamps, monotonic for intervals."""
 
@@ -62,6 +91,25 @@ class Details(NamedTuple):
     memory_pressure_full_usec: int | None = None
     io_pressure_some_usec: int | None = None
     io_pressure_full_usec: int | None = None
+    memory_mapped_file_bytes: int | None = None
+    memory_page_faults: int | None = None
+    memory_major_page_faults: int | None = None
+    cpu_burst_periods: int | None = None
+    cpu_burst_usec: int | None = None
+    cpu_weight: int | None = None
+    memory_min_bytes: Limit | None = None
+    tasks_limit: Limit | None = None
+    processes: int | None = None
+    process_id: int | None = None
+    """The lowest id of a process in the cgroup itself; 0 if it is of a PID namespace that the reader does not see."""
+    io: tuple[DeviceIo, ...] | None = None
+
+    @property
+    def cpu_shares(self) -> int | None:
+        """``cpu.weight`` as the shares that cAdvisor makes of it (``convertCPUWeightToCPULimit``): not always those
+        that were asked for, as the way from shares to weight loses some.
+        """
+        return None if self.cpu_weight is None else 2 + (self.cpu_weight - 1) * 262142 // 9999
 
     @property
     def cpu_limit_cores(self) -> float | None:
@@ -86,6 +134,10 @@ class Reading(NamedTuple):
     details: Details = Details()
     told_working_set_bytes: int | None = None
     """The working set as an upstream tells it: whole, not the two values that it is made of."""
+    slow_ns: int | None = None
+    """When the details were read, on the monotonic clock; ``None``: never yet."""
+    seldom_ns: int | None = None
+    """When those of them were read that are read more seldom still."""
 
     @property
     def memory_working_set_bytes(self) -> int | None:
@@ -119,6 +171,25 @@ class PodCgroup(NamedTuple):
     started_ns: int | None
     reading: Reading
     leaves: tuple[Leaf, ...]
+    network: tuple[Interface, ...] | None = None
+    """The interfaces that its processes see; ``None`` where no process of it can be seen."""
+
+    @property
+    def begun_ns(self) -> int | None:
+        """Wall time of its making. Where systemd has set attributes, its directory gets a new mtime with each
+        container: it is no younger than the oldest of its leaves.
+        """
+        starts = (self.started_ns, *(leaf.started_ns for leaf in self.leaves))
+        return min((start for start in starts if start is not None), default=None)
+
+
+class Slice(NamedTuple):
+    """A cgroup that holds pods: kubepods itself, or one of its QoS classes."""
+
+    path: str
+    ino: int
+    started_ns: int | None
+    reading: Reading
 
 
 class NodeReading(NamedTuple):
@@ -127,6 +198,13 @@ class NodeReading(NamedTuple):
     reading: Reading
     swap_total_bytes: int | None = None
     swap_free_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    devices: Mapping[tuple[int, int], str] | None = None
+    """Names of block devices by major and minor number (``/proc/partitions``)."""
+    network: tuple[Interface, ...] | None = None
+    """The node's own interfaces; ``None`` where its processes cannot be seen."""
+    started_ns: int | None = None
+    """Wall time of the root cgroup's making, about when the node was booted."""
 
     @property
     def memory_working_set_bytes(self) -> int | None:
@@ -156,6 +234,8 @@ class Frame(NamedTuple):
     """Errors of this tick by reason; a cgroup that vanished is not among them."""
     files_read: int
     cgroups: int
+    slices: tuple[Slice, ...] = ()
+    """What holds the pods: kubepods and the QoS classes."""
 
 
 AnswerName = Literal["kubelet/pods.json", "apiserver/pods.json"]
@@ -301,6 +381,7 @@ class PodTally(NamedTuple):
     containers: tuple[ContainerTally, ...]
     sample: Sample | None = None
     """``None`` where the cgroups were read by podtally, all of them within one tick."""
+    sandbox: Leaf | None = None
 
     @property
     def reading(self) -> Reading:
@@ -373,3 +454,5 @@ class Tally:
     source: SourceName = "cgroup"
     upstream: Upstream | None = None
     """``None`` for the node's cgroups."""
+    slices: tuple[Slice, ...] = ()
+    """kubepods and the QoS classes, which have no names."""

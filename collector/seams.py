@@ -34,10 +34,11 @@ class Directory(Protocol):
     def read(self, name: str) -> bytes:
         """The whole of one file. Raises :class:`SourceError`; :class:`Gone` if the cgroup has been removed."""
 
-    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+    def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """Several files in one call, each whole or the error that it gave. Raises :class:`Gone` as ``read`` does.
 
-        ``often``: they are read every tick, so that holding them open is worth more than holding others.
+        ``often``: they are read every tick, so that holding them open is worth more than holding others. Without
+        ``hold`` they are read so seldom that it is worth nothing.
         """
 
     def close(self) -> None:

@@ -69,6 +69,7 @@ def tally(frame: Frame, pods: Mapping[str, Pod], names: NamesState, history: His
         incomplete=incomplete,
         unnamed=frozenset(unnamed),
         duplicates=duplicates,
+        slices=frame.slices,
     )
 
 
@@ -89,14 +90,12 @@ def _pod(
     unnamed: set[tuple[str, int]],
     duplicates: Counter[str],
 ) -> PodTally:
-    named, without_name = _named_leaves(pod, cgroup, history, duplicates)
+    named, without_name, sandbox = _named_leaves(pod, cgroup, history, duplicates)
     incomplete = "unnamed_container" if without_name else None
     containers: list[ContainerTally] = []
     rates: list[Rate | None] = []
     memory: list[int | None] = []
-    # Where systemd has set attributes, a pod's directory gets a new mtime with each container: the pod is no younger
-    # than the oldest of its leaves.
-    starts = [cgroup.started_ns, *(leaf.started_ns for leaf in cgroup.leaves)]
+    starts = [cgroup.begun_ns]
     for name in sorted(named):
         container, leaf = named[name]
         reading = leaf.reading
@@ -125,6 +124,7 @@ def _pod(
         cpu_peak_cores=history.peak_cores(cgroup),
         incomplete=incomplete,
         containers=tuple(containers),
+        sandbox=sandbox,
     )
 
 
@@ -147,8 +147,8 @@ def _later_first(leaf: Leaf) -> tuple[int, str]:
 
 def _named_leaves(
     pod: Pod, cgroup: PodCgroup, history: History, duplicates: Counter[str]
-) -> tuple[dict[str, tuple[Container, Leaf]], list[Leaf]]:
-    """The running containers by name with their leaves, and the leaves that have no name and are not the sandbox."""
+) -> tuple[dict[str, tuple[Container, Leaf]], list[Leaf], Leaf | None]:
+    """The running containers by name with their leaves, the leaves without a name, and the sandbox."""
     named: dict[str, tuple[Container, Leaf]] = {}
     without: list[Leaf] = []
     # The order of a listing is the source's; the later of two leaves of one id is the one with the higher inode.
@@ -162,10 +162,8 @@ def _named_leaves(
         else:
             named[container.name] = (container, leaf)
             history.forget_sandbox(leaf)
-    if without:
-        sandbox = history.sandbox(cgroup, pod.containers.keys())
-        without = [leaf for leaf in without if leaf is not sandbox]
-    return named, without
+    sandbox = history.sandbox(cgroup, pod.containers.keys()) if without else None
+    return named, [leaf for leaf in without if leaf is not sandbox], sandbox
 
 
 def whole_sum(parts: list[Number | None]) -> Number | None:

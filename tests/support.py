@@ -279,7 +279,7 @@ class MemoryDirectory:
             raise classify(data, path, "file")
         return data
 
-    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+    def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         return read_each(self.read, names)
 
     def close(self) -> None:

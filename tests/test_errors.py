@@ -33,6 +33,8 @@ MEANINGS: dict[int, tuple[type[SourceError], type[SourceError], type[SourceError
     errno.ENOTSUP: (Absent, Absent, Absent),
     errno.ENOSYS: (Absent, Absent, Absent),
     errno.EISDIR: (Absent, Absent, Absent),
+    errno.ESRCH: (Absent, Absent, Absent),
+    errno.ENXIO: (Absent, Absent, Absent),
     errno.EACCES: (Denied, Denied, Denied),
     errno.EPERM: (Denied, Denied, Denied),
     errno.EMFILE: (Exhausted, Exhausted, Exhausted),

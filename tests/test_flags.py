@@ -67,6 +67,7 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "verify_interval": None,
         "no_containers": False,
         "pod_labels": (),
+        "cadvisor_timestamps": False,
         "log_level": "info",
     }
 

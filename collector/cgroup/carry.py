@@ -7,15 +7,19 @@ cgroup was made again at its path and has less at the end than the first one had
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 from collector.cgroup.files import FAST, SLOW, counters
-from collector.model import Details, Frame, Leaf, Reading
+from collector.model import DeviceIo, Frame, Interface, Leaf, NodeReading, PodCgroup, Reading, Slice
 
 _FAST_COUNTERS = counters(FAST)
 _SLOW_COUNTERS = counters(SLOW)
+_DEVICE_COUNTERS = DeviceIo._fields[2:]
+_INTERFACE_COUNTERS = Interface._fields[1:]
 
-_Values = dict[str, int]
+_Values = dict[Hashable, int]
+"""By the name of a field, or of a field of a device or an interface."""
 
 
 class Carry:
@@ -34,14 +38,8 @@ class Carry:
         if self._passes() != self._pass:
             self._pass = self._passes()
             self._seam()
-        node = frame.node._replace(reading=self._reading(".", frame.node.reading))
-        pods = tuple(
-            pod._replace(
-                reading=self._reading(pod.path, pod.reading), leaves=tuple(self._leaf(leaf) for leaf in pod.leaves)
-            )
-            for pod in frame.pods
-        )
-        return frame._replace(node=node, pods=pods)
+        pods = tuple(map(self._pod, frame.pods))
+        return frame._replace(node=self._node(frame.node), pods=pods, slices=tuple(map(self._slice, frame.slices)))
 
     def _seam(self) -> None:
         for path, last in self._last.items():
@@ -49,25 +47,62 @@ class Carry:
             for name, value in last.items():
                 base[name] = base.get(name, 0) + max(0, value - first[name])
 
+    def _node(self, node: NodeReading) -> NodeReading:
+        return node._replace(reading=self._reading(".", node.reading), network=self._network(".", node.network))
+
+    def _slice(self, one: Slice) -> Slice:
+        return one._replace(reading=self._reading(one.path, one.reading))
+
+    def _pod(self, pod: PodCgroup) -> PodCgroup:
+        return pod._replace(
+            reading=self._reading(pod.path, pod.reading),
+            leaves=tuple(map(self._leaf, pod.leaves)),
+            network=self._network(pod.path, pod.network),
+        )
+
     def _leaf(self, leaf: Leaf) -> Leaf:
         return leaf._replace(reading=self._reading(leaf.path, leaf.reading))
 
     def _reading(self, path: str, reading: Reading) -> Reading:
+        details = reading.details
         seen: _Values = {}
-        for part, names in ((reading, _FAST_COUNTERS), (reading.details, _SLOW_COUNTERS)):
+        for part, names in ((reading, _FAST_COUNTERS), (details, _SLOW_COUNTERS)):
             for name in names:
                 value = getattr(part, name)
                 if value is not None:
                     seen[name] = value
+        for device in details.io or ():
+            for name, value in zip(_DEVICE_COUNTERS, device[2:], strict=True):
+                if value is not None:
+                    seen[device[:2], name] = value
+        carried = self._carried(path, seen)
+        if carried is seen:
+            return reading
+        slow: dict[str, Any] = {name: carried[name] for name in _SLOW_COUNTERS if name in carried}
+        if details.io is not None:
+            slow["io"] = tuple(
+                DeviceIo(*one[:2], *(carried.get((one[:2], name)) for name in _DEVICE_COUNTERS)) for one in details.io
+            )
+        fast: dict[str, Any] = {name: carried[name] for name in _FAST_COUNTERS if name in carried}
+        return reading._replace(**fast, details=details._replace(**slow))
+
+    def _network(self, path: str, network: tuple[Interface, ...] | None) -> tuple[Interface, ...] | None:
+        seen: _Values = {
+            (one.name, name): value
+            for one in network or ()
+            for name, value in zip(_INTERFACE_COUNTERS, one[1:], strict=True)
+        }
+        carried = self._carried(f"{path} network", seen)
+        if network is None or carried is seen:
+            return network
+        return tuple(Interface(one.name, *(carried[one.name, name] for name in _INTERFACE_COUNTERS)) for one in network)
+
+    def _carried(self, path: str, seen: _Values) -> _Values:
+        """The counters with what earlier passes add to them; ``seen`` itself where that is nothing."""
         first = self._first.setdefault(path, {})
         for name, value in seen.items():
             first.setdefault(name, value)
         # A file that could not be read in the last frame keeps what it had before.
         self._last.setdefault(path, {}).update(seen)
         base = self._base.get(path)
-        if not base:
-            return reading
-        carried = {name: value + base.get(name, 0) for name, value in seen.items()}
-        fast = {name: value for name, value in carried.items() if name in _FAST_COUNTERS}
-        details: Details = reading.details._replace(**{n: v for n, v in carried.items() if n in _SLOW_COUNTERS})
-        return reading._replace(**fast, details=details)
+        return {name: value + base.get(name, 0) for name, value in seen.items()} if base else seen

@@ -13,9 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from collector.cgroup import grammar
-from collector.model import Details, Limit, Reading
+from collector.model import Details, DeviceIo, Limit, Reading
 
-Parser = Callable[[bytes], Mapping[bytes, bytes] | Mapping[bytes, int] | Mapping[bytes, Limit]]
+Value = Limit | tuple[DeviceIo, ...]
+Parser = Callable[
+    [bytes],
+    Mapping[bytes, bytes] | Mapping[bytes, int] | Mapping[bytes, Limit] | Mapping[bytes, tuple[DeviceIo, ...]],
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +39,13 @@ class KernelFile:
     name: str
     parse: Parser
     keys: tuple[Key, ...]
+    seldom: bool = False
+    """Only ``/metrics/cadvisor`` needs it: it is read every :data:`SELDOM_TURNS`-th time, and not held open."""
     pods_only: bool = False
-    """No family of a container has it, so that it is not read of containers, of which there are most."""
+    """Only ``/metrics/cadvisor`` needs it of containers, of which there are most: of them it is read seldom."""
 
 
-Values = tuple[Limit | None, ...]
+Values = tuple[Value | None, ...]
 """Values of the keys of a file, in the order of its row; ``None`` for a key that the file lacks."""
 
 
@@ -183,14 +189,47 @@ SLOW: tuple[KernelFile, ...] = (
         keys=(_counter("some", "io_pressure_some_usec"), _counter("full", "io_pressure_full_usec")),
         pods_only=True,
     ),
+    KernelFile(
+        name="memory.stat",
+        parse=grammar.flat_keyed,
+        keys=(
+            _gauge("file_mapped", "memory_mapped_file_bytes"),
+            _counter("pgfault", "memory_page_faults"),
+            _counter("pgmajfault", "memory_major_page_faults"),
+        ),
+        seldom=True,
+    ),
+    KernelFile(
+        name="cpu.stat",
+        parse=grammar.flat_keyed,
+        keys=(_counter("nr_bursts", "cpu_burst_periods"), _counter("burst_usec", "cpu_burst_usec")),
+        seldom=True,
+    ),
+    KernelFile(name="cpu.weight", parse=grammar.scalar, keys=(_gauge("", "cpu_weight"),), seldom=True),
+    KernelFile(name="memory.min", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_min_bytes"),), seldom=True),
+    KernelFile(name="pids.max", parse=grammar.scalar_or_max, keys=(_gauge("", "tasks_limit"),), seldom=True),
+    KernelFile(
+        name="cgroup.procs",
+        parse=grammar.process_ids,
+        keys=(_gauge("lines", "processes"), _gauge("lowest", "process_id")),
+        seldom=True,
+    ),
+    KernelFile(name="io.stat", parse=grammar.nested_keyed, keys=(_gauge("", "io"),), seldom=True),
 )
-"""Read every few ticks (``--slow-every``)."""
+"""Read every few ticks (``--slow-every``), or more seldom where the row says so."""
 
-CONTAINER_FILES: tuple[str, ...] = tuple(file.name for file in (*FAST, *SLOW) if not file.pods_only)
-"""What is read of a container's cgroup."""
+SELDOM_TURNS = 2
+"""How many times the other slow files are read before a seldom one is. With ``--slow-every 1`` all are read every
+tick, as a recording is to hold all of them."""
+
+CONTAINER_FILES: tuple[str, ...] = tuple(file.name for file in (*FAST, *SLOW) if not file.pods_only and not file.seldom)
+"""What is read of a container's cgroup every few ticks at least."""
 
 ROOT_FILES: tuple[str, ...] = ("cpu.stat", "memory.stat")
-"""What the root cgroup has of the above and podtally reads: it has no ``memory.current`` and no limits."""
+"""What podtally reads of the root cgroup every tick: it has no ``memory.current`` and no limits."""
+
+ROOT_SELDOM_FILES: tuple[str, ...] = ("cpu.pressure", "memory.pressure", "io.pressure", "cgroup.procs", "io.stat")
+"""What it reads of it seldom."""
 
 DETAIL_FIELDS = frozenset(Details._fields)
 READING_FIELDS = frozenset(Reading._fields)
@@ -203,6 +242,10 @@ def source_of(field: str) -> str | None:
             if key.field == field:
                 return f"{file.name}: {key.key}" if key.key else file.name
     return None
+
+
+SELDOM_FIELDS = frozenset(key.field for file in SLOW if file.seldom for key in file.keys)
+PODS_ONLY_FIELDS = frozenset(key.field for file in SLOW if file.pods_only for key in file.keys)
 
 
 def counters(files: tuple[KernelFile, ...]) -> frozenset[str]:

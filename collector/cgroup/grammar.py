@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from collector.model import NO_LIMIT, Limit
+from collector.model import NO_LIMIT, DeviceIo, Interface, Limit
 
 U64_DIGITS = 20
 """Decimal digits of 2^64: a longer number is no kernel counter."""
@@ -121,3 +121,97 @@ def meminfo(data: bytes) -> Mapping[bytes, int]:
         if len(words) == 3 and words[2] == b"kB":
             values[words[0][:-1]] = number(words[1]) * 1024
     return values
+
+
+def process_ids(data: bytes) -> Mapping[bytes, int]:
+    r"""``cgroup.procs``: a process id a line, in no order. How many lines, and the lowest id: 0 stands for a process of
+    a PID namespace that the reader does not see (``task_pid_vnr``).
+
+    >>> process_ids(b"812\n97\n"), process_ids(b"")
+    ({b'lines': 2, b'lowest': 97}, {b'lines': 0})
+    """
+    words = data.split()
+    if not words:
+        return {b"lines": 0}
+    if not b"".join(words).isdigit():
+        raise Malformed(next(word for word in words if not word.isdigit()))
+    return {b"lines": len(words), b"lowest": min(map(number, words))}
+
+
+_IO_KEYS = {
+    b"rbytes": 2,
+    b"wbytes": 3,
+    b"rios": 4,
+    b"wios": 5,
+    b"cost.usage": 6,
+    b"cost.wait": 7,
+    b"cost.indebt": 8,
+    b"cost.indelay": 9,
+}
+"""Places of the keys of ``io.stat`` in :class:`DeviceIo`."""
+
+
+def nested_keyed(data: bytes) -> Mapping[bytes, tuple[DeviceIo, ...]]:
+    r"""``io.stat``: ``MAJ:MIN key=value ...``, a device a line; devices of which no counter is told are left out.
+
+    Kernels print a device that has had no I/O without its counters, and some without the end of its line either
+    (``8:0 8:16 rbytes=...``), so that it is the word ``MAJ:MIN`` which begins a device, not the line. A line that the
+    kernel has cut short, the last one and without its end, is left out: its last number may lack digits.
+
+    >>> nested_keyed(b"8:0 \n8:16 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n")[b""]
+    (DeviceIo(major=8, minor=16, read_bytes=4096, written_bytes=0, reads=1, writes=0, cost_usage_usec=None, \
+cost_wait_usec=None, cost_indebt_usec=None, cost_indelay_usec=None),)
+    """
+    devices: dict[tuple[int, int], list[int | None]] = {}
+    for line in data.split(b"\n")[:-1]:
+        values: list[int | None] | None = None
+        for word in line.split():
+            key, equals, value = word.partition(b"=")
+            if not equals:
+                major, _, minor = word.partition(b":")
+                device = (number(major), number(minor))
+                values = devices.setdefault(device, [*device, *[None] * len(_IO_KEYS)])
+            elif values is None:
+                raise Malformed(line)
+            elif key in _IO_KEYS:
+                values[_IO_KEYS[key]] = number(value)
+    return {b"": tuple(DeviceIo._make(values) for values in devices.values() if any(v is not None for v in values[2:]))}
+
+
+def partitions(data: bytes) -> Mapping[tuple[int, int], str]:
+    r"""``/proc/partitions``: names of block devices by major and minor number, below two lines of heads.
+
+    >>> partitions(b"major minor  #blocks  name\n\n   8        0   1048576 sda\n")
+    {(8, 0): 'sda'}
+    """
+    names: dict[tuple[int, int], str] = {}
+    for line in data.split(b"\n"):
+        words = line.split()
+        if not words or words[0] == b"major":
+            continue
+        if len(words) != 4:
+            raise Malformed(line)
+        names[number(words[0]), number(words[1])] = words[3].decode("utf-8", "replace")
+    return names
+
+
+_NET_COLUMNS = 16
+
+
+def interfaces(data: bytes) -> tuple[Interface, ...]:
+    r"""``/proc/<pid>/net/dev``: sixteen counters an interface, below two lines of heads (``net/core/net-procfs.c``).
+
+    >>> interfaces(b"Inter-| Receive |\n face |bytes\n  eth0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n")[0][:5]
+    ('eth0', 1, 2, 3, 4)
+    """
+    found: dict[str, Interface] = {}
+    for line in data.split(b"\n"):
+        if not line.strip() or b"|" in line:
+            continue
+        name, colon, rest = line.rpartition(b":")
+        words = rest.split()
+        if not colon or len(words) != _NET_COLUMNS:
+            raise Malformed(line)
+        text = name.strip().decode("utf-8", "replace")
+        found[text] = Interface(text, *map(number, (*words[:4], *words[8:12])))
+    return tuple(found.values())

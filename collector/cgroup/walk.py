@@ -9,13 +9,34 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
+from typing import TypeVar
 
 from collector.cgroup import grammar, paths
-from collector.cgroup.files import CONTAINER_FILES, FAST, ROOT_FILES, SLOW, KernelFile, Values, extractor
+from collector.cgroup.files import (
+    FAST,
+    ROOT_FILES,
+    ROOT_SELDOM_FILES,
+    SELDOM_TURNS,
+    SLOW,
+    KernelFile,
+    Value,
+    Values,
+    extractor,
+)
 from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
-from collector.model import Details, Frame, Instant, Leaf, Limit, NodeReading, PodCgroup, QosClass, Reading
+from collector.model import (
+    Details,
+    Frame,
+    Interface,
+    Leaf,
+    NodeReading,
+    PodCgroup,
+    QosClass,
+    Reading,
+    Slice,
+)
 from collector.seams import Directory, Tree
 
 log = logging.getLogger(__name__)
@@ -34,6 +55,9 @@ _SEARCH_EVERY = 10
 _make = tuple.__new__
 """Makes a named tuple of its fields in their order, in half the time that calling its class takes."""
 
+Rows = tuple[KernelFile, ...]
+Parsed = TypeVar("Parsed")
+
 
 class _Row:
     """A row of ``cgroup/files.py`` made ready for reading."""
@@ -51,45 +75,55 @@ class _Files:
 
     __slots__ = ("_places", "names", "rows")
 
-    def __init__(
-        self, files: tuple[KernelFile, ...], only: tuple[str, ...] | None, read_before: tuple[str, ...]
-    ) -> None:
-        wanted = [file.name for file in files if only is None or file.name in only]
+    def __init__(self, files: Rows, wanted: Rows, read_before: tuple[str, ...]) -> None:
         self.rows = [_Row(file) for file in files]
-        self.names = tuple(name for name in wanted if name not in read_before)
+        self.names = tuple(dict.fromkeys(file.name for file in wanted if file.name not in read_before))
         order = (*self.names, *read_before)
-        places = [order.index(name) if name in wanted else None for name in (row.name for row in self.rows)]
-        self._places = None if places == list(range(len(self.names))) else places
+        places = [(row, order.index(file.name)) for row, file in enumerate(files) if file in wanted]
+        self._places = None if places == [(place, place) for place in range(len(self.names))] else places
 
     def by_row(
         self, raw: list[bytes | SourceError], before: list[bytes | SourceError]
-    ) -> Sequence[bytes | SourceError | None]:
-        """What was read, in the order of the rows; ``None`` for a file that this kind of cgroup has not.
+    ) -> Iterable[tuple[int, bytes | SourceError]]:
+        """The number of each row that these files are of, and what was read for it.
 
-        ``before`` is what was read for other rows: ``memory.stat`` has a fast and a slow row, and one reading serves
-        both.
+        ``before`` is what was read for other rows: ``memory.stat`` has a fast row and slow ones, and one reading serves
+        all. Rows that are not read now keep the values that they have.
         """
         if self._places is None:
-            return raw
+            return enumerate(raw)
         every = [*raw, *before]
-        return [None if place is None else every[place] for place in self._places]
+        return [(row, every[place]) for row, place in self._places]
 
 
 class _Plan:
     """What is read of a kind of cgroup."""
 
-    __slots__ = ("always", "fast", "slow")
+    __slots__ = ("always", "fast", "seldom", "slow", "whole")
 
-    def __init__(self, only: tuple[str, ...] | None, *, always: bool) -> None:
-        self.fast = _Files(FAST, only, ())
-        self.slow = _Files(SLOW, only, self.fast.names)
+    def __init__(self, fast: Rows, slow: Rows, seldom: Rows, *, always: bool = False) -> None:
+        self.fast = _Files(FAST, fast, ())
+        self.slow = _Files(SLOW, slow, self.fast.names)
+        self.whole = _Files(SLOW, (*slow, *seldom), self.fast.names)
+        """What is slow, and then what is read seldom."""
+        self.seldom = self.whole.names[len(self.slow.names) :]
+        """Names of what is read seldom."""
         self.always = always
         """Read the slow files every tick."""
 
 
-_POD = _Plan(None, always=False)
-_CONTAINER = _Plan(CONTAINER_FILES, always=False)
-_ROOT = _Plan(ROOT_FILES, always=True)
+_POD = _Plan(FAST, tuple(f for f in SLOW if not f.seldom), tuple(f for f in SLOW if f.seldom))
+_CONTAINER = _Plan(
+    FAST,
+    tuple(f for f in SLOW if not f.seldom and not f.pods_only),
+    tuple(f for f in SLOW if f.seldom or f.pods_only),
+)
+_ROOT = _Plan(
+    tuple(f for f in FAST if f.name in ROOT_FILES),
+    tuple(f for f in SLOW if f.name in ROOT_FILES and not f.seldom),
+    tuple(f for f in SLOW if f.name in ROOT_SELDOM_FILES or (f.seldom and f.name in ROOT_FILES)),
+    always=True,
+)
 """The node's working set is made of two slow keys and a fast one: they must be of one reading."""
 
 
@@ -98,18 +132,32 @@ class _Known:
 
     __slots__ = ("data", "flat", "raw", "values")
 
-    def __init__(self, rows: tuple[KernelFile, ...]) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.raw: list[bytes | SourceError] | None = None
         """All that was read, if each of the rows was bytes in its grammar."""
         self.data: list[bytes | None] = [None] * len(rows)
         self.values: list[Values] = [(None,) * len(file.keys) for file in rows]
-        self.flat: list[Limit | None] = list(chain.from_iterable(self.values))
+        self.flat: list[Value | None] = list(chain.from_iterable(self.values))
 
 
 class _Node:
     """A cgroup that is followed from tick to tick."""
 
-    __slots__ = ("age", "children", "details", "directory", "fast", "key", "path", "reading", "slow", "stale")
+    __slots__ = (
+        "age",
+        "children",
+        "details",
+        "directory",
+        "fast",
+        "key",
+        "network",
+        "path",
+        "reading",
+        "seldom_ns",
+        "slow",
+        "slow_ns",
+        "stale",
+    )
 
     def __init__(self, path: str, key: str, directory: Directory) -> None:
         self.path = path
@@ -119,8 +167,12 @@ class _Node:
         self.fast = _Known(FAST)
         self.slow = _Known(SLOW)
         self.details = Details()
+        self.slow_ns: int | None = None
+        self.seldom_ns: int | None = None
         self.reading: Reading | None = None
         """A leaf's last reading."""
+        self.network: tuple[Interface, ...] | None = None
+        """A pod's interfaces, or the node's, as they were last read."""
         self.age = -1
         """Ticks since it was first read."""
         self.stale = True
@@ -139,9 +191,14 @@ class Walker:
         """``kubepods`` is the path of the kubepods directory relative to the root; found by looking if ``None``."""
         self._tree = tree
         self._slow_every = slow_every
+        self._seldom_every = slow_every * SELDOM_TURNS if slow_every > 1 else 1
         self._given = kubepods.strip("/") if kubepods else None
         self._root: _Node | None = None
         self._tops: dict[str, _Node] = {}
+        self._slices: list[Slice] = []
+        self._devices: Mapping[tuple[int, int], str] | None = None
+        self._sees_processes = False
+        """The processes of some pod were seen: those of the node can be."""
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
         self._told_none = False
@@ -163,7 +220,8 @@ class Walker:
         self._errors = Counter()
         self._files_read = 0
         self._cgroups = 0
-        node = self._read_node(instant)
+        self._slices = []
+        reading = self._read_root()
         self._follow_tops()
         pods: list[PodCgroup] = []
         for path, top in list(self._tops.items()):
@@ -171,7 +229,9 @@ class Walker:
                 pods.extend(self._walk_pods(top, "Guaranteed"))
             except Gone:
                 self._tops.pop(path).close()
-        return Frame(instant, node, tuple(pods), dict(self._errors), self._files_read, self._cgroups)
+        node = self._read_node(reading)
+        errors = dict(self._errors)
+        return Frame(instant, node, tuple(pods), errors, self._files_read, self._cgroups, tuple(self._slices))
 
     @property
     def kubepods(self) -> tuple[str, ...]:
@@ -187,27 +247,47 @@ class Walker:
 
     # --- the node ---------------------------------------------------------------------------------------------------
 
-    def _read_node(self, instant: Instant) -> NodeReading:
+    def _read_root(self) -> Reading:
         if self._root is None:
             self._root = _Node(".", "", self._tree.open("."))
         try:
-            reading = self._read(self._root, _ROOT)
+            return self._read(self._root, _ROOT)
         except Gone:
             # Mounted anew: this tick fails, the next one opens what is there then.
             self._root.close()
             self._root = None
             raise
-        swap: dict[bytes, int] = {}
+
+    def _read_node(self, reading: Reading) -> NodeReading:
+        """What ``/proc`` says of the node. A sandbox may hide it: then its swap, say, is not known."""
+        root = self._root
+        assert root is not None  # _read_root has opened it
+        memory = self._read_proc("meminfo", _meminfo) or {}
+        if reading.seldom_ns == reading.monotonic_ns:
+            self._devices = self._read_proc("partitions", grammar.partitions)
+            # The first process is the node's own where those of pods are seen, else it may be podtally itself.
+            root.network = self._read_proc("1/net/dev", grammar.interfaces) if self._sees_processes else None
+        return NodeReading(
+            reading,
+            memory.get(b"SwapTotal"),
+            memory.get(b"SwapFree"),
+            memory.get(b"MemTotal"),
+            self._devices,
+            root.network,
+            root.directory.mtime_ns,
+        )
+
+    def _read_proc(self, name: str, parse: Callable[[bytes], Parsed]) -> Parsed | None:
+        """``/proc/<name>``; ``None`` where it is not there or cannot be read."""
+        self._files_read += 1
         try:
-            self._files_read += 1
-            swap = dict(grammar.meminfo(_swap_lines(self._tree.read_proc("meminfo"))))
+            return parse(self._tree.read_proc(name))
         except grammar.Malformed as error:
-            self._count(ParseError("/proc/meminfo", error.line))
+            self._count(ParseError(f"/proc/{name}", error.line))
         except SourceError as error:
-            # A sandbox may hide /proc: then the node's swap is not known.
             if not isinstance(error, Absent):
                 self._count(error)
-        return NodeReading(reading, swap.get(b"SwapTotal"), swap.get(b"SwapFree"))
+        return None
 
     # --- finding kubepods -------------------------------------------------------------------------------------------
 
@@ -249,7 +329,8 @@ class Walker:
             else:
                 pods.extend(self._walk_pods(child, below))
 
-        self._cgroups += 1
+        directory = node.directory
+        self._slices.append(Slice(node.path, directory.ino, directory.mtime_ns, self._read(node, _POD)))
         self._visit_children(node, _pod_or_qos, visit)
         return pods
 
@@ -268,7 +349,34 @@ class Walker:
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
-        return PodCgroup(node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves))
+        if reading.seldom_ns == reading.monotonic_ns:
+            node.network = self._read_network(node)
+        return PodCgroup(
+            node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves), node.network
+        )
+
+    def _read_network(self, pod: _Node) -> tuple[Interface, ...] | None:
+        """The interfaces that a process of the pod sees: of its sandbox, which is made first, else of a container.
+
+        The process' cgroup is read before and after: an id that is in it both times was not another process' meanwhile.
+        """
+        for leaf in sorted(pod.children.values(), key=lambda leaf: leaf.directory.ino):
+            process = self._process_of(leaf) if leaf.details.process_id else None
+            if process:
+                self._sees_processes = True
+                found = self._read_proc(f"{process}/net/dev", grammar.interfaces)
+                return found if self._process_of(leaf) == process else None
+        return None
+
+    def _process_of(self, leaf: _Node) -> int | None:
+        """The lowest id of a process in the leaf; ``None`` or 0 where none can be seen."""
+        self._files_read += 1
+        try:
+            (data,) = leaf.directory.read_all(("cgroup.procs",), often=False, hold=False)
+            return grammar.process_ids(data).get(b"lowest") if isinstance(data, bytes) else None
+        except (Gone, grammar.Malformed):
+            # Its reading tells of it.
+            return None
 
     def _visit_children(self, node: _Node, key_of: Callable[[str], str | None], visit: Callable[[_Node], None]) -> None:
         """Visit each child cgroup; where one has vanished, list again and visit what has taken its place."""
@@ -341,18 +449,27 @@ class Walker:
         fast = node.fast
         if raw != fast.raw:
             self._parse(node, plan.fast, raw, [], fast)
-        turn = plan.always or self._turn(node)
+        turn, whole = plan.always or self._turn(node), self._is_due(node, self._seldom_every)
         node.age += 1
         if turn:
-            slow = directory.read_all(plan.slow.names, often=False)
+            slow, files = directory.read_all(plan.slow.names, often=False), plan.slow
+            node.slow_ns = stamp
+            if whole:
+                slow += directory.read_all(plan.seldom, often=False, hold=False)
+                files = plan.whole
+                node.seldom_ns = stamp
             self._files_read += len(slow)
-            self._parse(node, plan.slow, slow, raw, node.slow)
+            self._parse(node, files, slow, raw, node.slow)
             node.details = Details._make(node.slow.flat)
-        return _make(Reading, (stamp, *fast.flat, node.details, None))
+        return _make(Reading, (stamp, *fast.flat, node.details, None, node.slow_ns, node.seldom_ns))
 
     def _turn(self, node: _Node) -> bool:
-        """True if the slow files are due: at first, then in turns told apart by inode, so that no tick bears all."""
-        return node.age < 0 or (node.age + 1 + node.directory.ino) % self._slow_every == 0
+        """True if the slow files are due."""
+        return self._is_due(node, self._slow_every)
+
+    def _is_due(self, node: _Node, every: int) -> bool:
+        """True at first, then in turns told apart by inode, so that no tick bears all."""
+        return node.age < 0 or (node.age + 1 + node.directory.ino) % every == 0
 
     def _parse(
         self,
@@ -364,11 +481,8 @@ class Walker:
     ) -> None:
         """Bring ``known`` up to date. An unchanged file, as most are from tick to tick, is not parsed again."""
         values, parsed = known.values, known.data
-        found = files.by_row(raw, before)
-        if found == parsed:
-            return
         whole = True
-        for index, data in enumerate(found):
+        for index, data in files.by_row(raw, before):
             if data == parsed[index]:
                 continue
             row = files.rows[index]
@@ -379,7 +493,8 @@ class Walker:
                     continue
                 except grammar.Malformed as error:
                     self._count(ParseError(f"{node.path}/{row.name}", error.line))
-            elif data is not None and not isinstance(data, Absent):
+            elif not isinstance(data, Absent) and not any(data is one for one in before):
+                # What was read before was counted before.
                 self._count(data)
             whole = False
             values[index], parsed[index] = row.absent, None
@@ -395,13 +510,13 @@ class Walker:
             log.warning("%s (told once)", text)
 
 
-def _swap_lines(meminfo: bytes) -> bytes:
-    """From SwapTotal to SwapFree, which stand together; all of the file where they do not. The other fifty lines would
-    take as long as five cgroups.
+def _meminfo(data: bytes) -> Mapping[bytes, int]:
+    """The first line, MemTotal, and those from SwapTotal to SwapFree, which stand together; all of the file where they
+    do not. The other fifty lines would take as long as five cgroups.
     """
-    begin = meminfo.find(b"\nSwapTotal:") + 1
-    end = meminfo.find(b"\n", meminfo.find(b"\nSwapFree:", begin) + 1)
-    return meminfo[begin:end] if 0 < begin < end else meminfo
+    begin = data.find(b"\nSwapTotal:") + 1
+    end = data.find(b"\n", data.find(b"\nSwapFree:", begin) + 1)
+    return grammar.meminfo(data[: data.find(b"\n") + 1] + data[begin:end] if 0 < begin < end else data)
 
 
 def _pod_or_qos(name: str) -> str | None:

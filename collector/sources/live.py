@@ -120,26 +120,26 @@ class LiveDirectory:
             raise result
         return result
 
-    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+    def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """Several files, each whole or the error that it gave."""
         held = self._held.get(often)
         if held is not None and held.names is names:
             try:
                 read = list(map(os.pread, held.files, held.sizes, _FROM_THE_START))
             except OSError:
-                return self._read_each(names, often=often)  # which tells them apart
+                return self._read_each(names, often=often, hold=hold)  # which tells them apart
             if not any(map(ge, map(len, read), held.sizes)):
                 return cast(list[bytes | SourceError], read)
-        return self._read_each(names, often=often)
+        return self._read_each(names, often=often, hold=hold)
 
-    def _read_each(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+    def _read_each(self, names: tuple[str, ...], *, often: bool, hold: bool) -> list[bytes | SourceError]:
         """The same one by one; from then on at one go, if all could be read and are held."""
         files = self._files
         results: list[bytes | SourceError] = []
         for name in names:
             fd = files.get(name)
             if fd is None:
-                results.append(self._open_and_read(name, often=often))
+                results.append(self._open_and_read(name, often=often, hold=hold))
                 continue
             try:
                 results.append(_whole(fd))
@@ -151,7 +151,7 @@ class LiveDirectory:
                 self._held[often] = _Held(names, tuple(files[name] for name in names), tuple(sizes))
         return results
 
-    def _open_and_read(self, name: str, *, often: bool) -> bytes | SourceError:
+    def _open_and_read(self, name: str, *, often: bool, hold: bool) -> bytes | SourceError:
         if time.monotonic_ns() < self._absent.get(name, 0):
             return classify(errno.ENOENT, f"{self._path}/{name}", "file")
         try:
@@ -163,7 +163,10 @@ class LiveDirectory:
         except OSError as error:
             os.close(fd)
             return self._failed(error, name, "read")
-        self._keep_or_close(fd, name, often=often)
+        if hold:
+            self._keep_or_close(fd, name, often=often)
+        else:
+            os.close(fd)
         return data
 
     def _keep_or_close(self, fd: int, name: str, *, often: bool) -> None:

@@ -528,7 +528,7 @@ class RecordedDirectory:
             raise Absent(path, errno.ENOENT)
         return data
 
-    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+    def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """The bytes or the errors as recorded."""
         return read_each(self.read, names)
 

@@ -185,7 +185,7 @@ class TeeDirectory:
         self._tee.note_file(f"{CGROUP_ROOT}/{path}", data)
         return data
 
-    def read_all(self, names: tuple[str, ...], *, often: bool) -> list[bytes | SourceError]:
+    def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """The bytes or the errors, noted."""
         return read_each(self.read, names)
 

@@ -9,17 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.cgroup import grammar
-from collector.cgroup.files import FAST, ROOT_FILES, SLOW, KernelFile, Values, counters, extractor, source_of
+from collector.cgroup.files import (
+    FAST,
+    ROOT_FILES,
+    ROOT_SELDOM_FILES,
+    SLOW,
+    KernelFile,
+    Values,
+    counters,
+    extractor,
+    source_of,
+)
 from collector.cgroup.grammar import Malformed
 from collector.model import Details, Reading
 
 ROWS = (*FAST, *SLOW)
 
 SAMPLES = {
-    "cpu.stat": b"usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\nthrottled_usec 1\n",
+    "cpu.stat": b"usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\nthrottled_usec 1\n"
+    b"nr_bursts 7\nburst_usec 8\n",
     "memory.current": b"4096\n",
-    "memory.stat": b"anon 1\nfile 2\nkernel 3\nkernel_stack 4\nshmem 5\ninactive_file 6\nactive_file 7\n"
-    b"slab_reclaimable 8\n",
+    "memory.stat": b"anon 1\nfile 2\nkernel 3\nkernel_stack 4\nshmem 5\nfile_mapped 9\ninactive_file 6\nactive_file 7\n"
+    b"slab_reclaimable 8\npgfault 10\npgmajfault 11\n",
     "memory.peak": b"4097\n",
     "memory.max": b"max\n",
     "memory.events": b"low 9\nhigh 1\nmax 2\noom 3\noom_kill 4\n",
@@ -30,6 +41,11 @@ SAMPLES = {
     "cpu.pressure": b"some avg10=0.00 total=1\nfull avg10=0.00 total=2\n",
     "memory.pressure": b"some avg10=0.00 total=3\nfull avg10=0.00 total=4\n",
     "io.pressure": b"some avg10=0.00 total=5\nfull avg10=0.00 total=6\n",
+    "cpu.weight": b"100\n",
+    "memory.min": b"0\n",
+    "pids.max": b"max\n",
+    "cgroup.procs": b"12\n11\n",
+    "io.stat": b"254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n",
 }
 
 
@@ -39,8 +55,8 @@ def fields(rows: tuple[KernelFile, ...]) -> list[str]:
 
 
 def test_the_fast_rows_fill_each_field_of_a_reading_once() -> None:
-    """Every field of Reading but its time, its details and an upstream's word is read by one fast row, in order."""
-    others = ("monotonic_ns", "details", "told_working_set_bytes")
+    """Every field of Reading but its times, its details and an upstream's word is read by one fast row, in order."""
+    others = ("monotonic_ns", "details", "told_working_set_bytes", "slow_ns", "seldom_ns")
     assert fields(FAST) == [name for name in Reading._fields if name not in others]
 
 
@@ -71,7 +87,7 @@ def test_the_grammar_of_a_row_gives_all_its_keys(row: KernelFile) -> None:
 
 def test_the_root_files_are_files_of_rows() -> None:
     """What is read of the root cgroup is among what is read of any."""
-    assert set(ROOT_FILES) - {row.name for row in ROWS} == set()
+    assert {*ROOT_FILES, *ROOT_SELDOM_FILES} - {row.name for row in ROWS} == set()
 
 
 def test_the_source_of_a_field_is_its_file_and_key() -> None:
@@ -86,6 +102,8 @@ def test_the_source_of_a_field_is_its_file_and_key() -> None:
 def test_what_only_grows_is_told() -> None:
     """The counters are the ones that the kernel documents as such."""
     assert sorted(counters(ROWS)) == [
+        "cpu_burst_periods",
+        "cpu_burst_usec",
         "cpu_periods",
         "cpu_pressure_full_usec",
         "cpu_pressure_some_usec",
@@ -97,9 +115,11 @@ def test_what_only_grows_is_told() -> None:
         "io_pressure_full_usec",
         "io_pressure_some_usec",
         "memory_high_events",
+        "memory_major_page_faults",
         "memory_max_events",
         "memory_oom_events",
         "memory_oom_kill_events",
+        "memory_page_faults",
         "memory_pressure_full_usec",
         "memory_pressure_some_usec",
     ]
