@@ -44,6 +44,7 @@ from collector.terminal import progress
 if TYPE_CHECKING:
     from collector import top, verify
     from collector.parity.verification import Verification
+    from collector.server.access import Access
     from collector.server.reviews import Reviews
     from collector.server.watch import WatchedConfig
     from collector.server.webconfig import WebConfig
@@ -351,6 +352,10 @@ def _selection(arguments: argparse.Namespace) -> Selection:
     return Selection(containers=not arguments.no_containers, pod_labels=arguments.pod_labels)
 
 
+def _server(arguments: argparse.Namespace, loop: Loop, access: Access | None = None) -> Server:
+    return Server(loop, _selection(arguments), access, cadvisor_timestamps=arguments.cadvisor_timestamps)
+
+
 def _run_server(
     arguments: argparse.Namespace,
     collector: Ticking,
@@ -366,7 +371,7 @@ def _run_server(
         from collector.server.access import Access
 
         access = Access(config, reviews, collector.account)
-    server = Server(loop, _selection(arguments), access)
+    server = _server(arguments, loop, access)
     loop.first_tick()
 
     def ready(port: int) -> None:
@@ -484,9 +489,13 @@ def _replay(arguments: argparse.Namespace) -> int:
     if arguments.once:
         loop = Loop(collector, pace)
         loop.run_through()
-        server = Server(loop, _selection(arguments))
-        text = server.metrics_text if arguments.path == "/metrics" else server.resource_text
-        sys.stdout.write(text(openmetrics=False))
+        server = _server(arguments, loop)
+        texts = {
+            "/metrics": server.metrics_text,
+            "/metrics/resource": server.resource_text,
+            "/metrics/cadvisor": server.cadvisor_text,
+        }
+        sys.stdout.write(texts[arguments.path](openmetrics=False))
         return 0
     return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}", config)
 

@@ -337,6 +337,14 @@ FLAGS: tuple[Flag, ...] = (
         help="pod labels that pod_info carries as label_*",
     ),
     Flag(
+        name="cadvisor-timestamps",
+        kind="switch",
+        commands=("serve", "replay"),
+        default="false",
+        help="give the samples of /metrics/cadvisor the times of their readings, as the kubelet does; without them"
+        " Prometheus sees at the next scrape that a container has ended, with them after five minutes",
+    ),
+    Flag(
         name="speed",
         kind="number",
         commands=("replay",),
@@ -364,7 +372,7 @@ FLAGS: tuple[Flag, ...] = (
         kind="text",
         commands=("replay",),
         default="/metrics",
-        choices=("/metrics", "/metrics/resource"),
+        choices=("/metrics", "/metrics/resource", "/metrics/cadvisor"),
         help="with --once: the exposition to print",
     ),
     Flag(

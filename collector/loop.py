@@ -217,8 +217,11 @@ class ReplayPace:
 def _latest_ns(result: Tally) -> int:
     """Wall time of the latest reading: what a served replay makes now, so that no timestamp is in the future."""
     readings = [result.instant.monotonic_ns, result.node.reading.monotonic_ns]
+    readings += [one.reading.monotonic_ns for one in result.slices]
     for pod in result.pods:
         readings.append(pod.reading.monotonic_ns)
+        if pod.sandbox is not None:
+            readings.append(pod.sandbox.reading.monotonic_ns)
         readings += [one.reading.monotonic_ns for one in pod.containers]
     return result.instant.wall_ns(max(readings))
 

@@ -16,7 +16,7 @@ from collector.cgroup.files import DETAIL_FIELDS, source_of
 from collector.metrics.text import MetricType
 from collector.model import SOURCES, SourceName
 
-Scope = Literal["pod", "container", "info", "self"]
+Scope = Literal["pod", "container", "info", "self", "cadvisor"]
 
 _OF_CONTAINERS = "sum over containers, phase Running"
 
@@ -63,10 +63,16 @@ TOLD: Mapping[SourceName, Mapping[Scope, Mapping[str, str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One series of a family: a field of the model and the label that tells it from its siblings."""
+    """One series of a family: a field of the model and the labels that tell it from its siblings."""
 
     field: str
     label: tuple[str, str] | None = None
+    second_label: tuple[str, str] | None = None
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """The labels that it has beyond those of the item that it is of."""
+        return tuple(pair for pair in (self.label, self.second_label) if pair is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,11 +49,11 @@ class _Column:
 
     __slots__ = ("get", "level", "sample", "suffix", "when")
 
-    def __init__(self, metric: Metric, of: str, label: tuple[str, str] | None) -> None:
+    def __init__(self, metric: Metric, of: str, labels: text.Pairs) -> None:
         self.level = _level(of)
         self.get: Callable[[Any], Any] = attrgetter(of)
         self.sample = metric.name
-        self.suffix = label
+        self.suffix = labels
         self.when: Callable[[Any], Any] | None = attrgetter(metric.when) if metric.when else None
 
 
@@ -66,25 +66,8 @@ def _level(of: str) -> str:
 
 
 _COLUMNS: dict[str, tuple[_Column, ...]] = {
-    metric.name: tuple(_Column(metric, one.field, one.label) for one in metric.series) for metric in (*POD, *CONTAINER)
+    metric.name: tuple(_Column(metric, one.field, one.labels) for one in metric.series) for metric in (*POD, *CONTAINER)
 }
-
-
-Pairs = tuple[tuple[str, str], ...]
-
-
-class _LabelTexts(dict[tuple[str, str] | None, str]):
-    """The label texts of one pod or container, by the label that a series has beyond its own."""
-
-    __slots__ = ("_pairs",)
-
-    def __init__(self, pairs: Pairs) -> None:
-        super().__init__()
-        self._pairs = pairs
-
-    def __missing__(self, extra: tuple[str, str] | None) -> str:
-        found = self[extra] = text.labels(dict((*self._pairs, extra) if extra else self._pairs))
-        return found
 
 
 class _Items:
@@ -92,7 +75,7 @@ class _Items:
 
     __slots__ = ("labels", "levels")
 
-    def __init__(self, items: list[Any], labels: list[_LabelTexts]) -> None:
+    def __init__(self, items: list[Any], labels: list[text.LabelTexts]) -> None:
         readings = [item.reading for item in items]
         self.labels = labels
         self.levels: dict[str, list[Any]] = {
@@ -102,26 +85,13 @@ class _Items:
         }
 
 
-_NUMBERS_KEPT = 2048
-
-
-class _Numbers(dict[float, str]):
-    """Texts of values: zeros, limits and the memory of idle pods are the same from series to series, tick to tick."""
-
-    def __missing__(self, value: float) -> str:
-        if len(self) >= _NUMBERS_KEPT:
-            self.clear()
-        found = self[value] = text.number(value)
-        return found
-
-
 class NativeExposition:
     """Writes tallies as ``/metrics``, podtally's account of itself left out. Not thread-safe."""
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
-        self._labels: dict[Pairs, _LabelTexts] = {}
-        self._numbers = _Numbers()
+        self._labels: dict[text.Pairs, text.LabelTexts] = {}
+        self._numbers = text.Numbers()
 
     def families(self, tally: Tally, *, start_shift_ns: int = 0) -> Iterator[tuple[Metric, list[str]]]:
         """Each family with its lines. ``start_shift_ns`` moves start times, for a served replay."""
@@ -136,10 +106,10 @@ class NativeExposition:
             texts = self._texts(map(_container_labels, containers), known)
             yield from self._scope(CONTAINER, _Items(containers, texts), start_shift_ns)
 
-    def _texts(self, labels: Iterable[Pairs], known: dict[Pairs, _LabelTexts]) -> list[_LabelTexts]:
-        texts: list[_LabelTexts] = []
+    def _texts(self, labels: Iterable[text.Pairs], known: dict[text.Pairs, text.LabelTexts]) -> list[text.LabelTexts]:
+        texts: list[text.LabelTexts] = []
         for pairs in labels:
-            found = self._labels[pairs] = known.get(pairs) or _LabelTexts(pairs)
+            found = self._labels[pairs] = known.get(pairs) or text.LabelTexts(pairs)
             texts.append(found)
         return texts
 
@@ -194,9 +164,9 @@ class NativeExposition:
 _STARTED = next(column.get for column in _COLUMNS["pod_container_start_time_seconds"])
 
 
-def _pod_labels(one: PodTally) -> Pairs:
+def _pod_labels(one: PodTally) -> text.Pairs:
     return (("namespace", one.pod.namespace), ("pod", one.pod.name))
 
 
-def _container_labels(one: ContainerTally) -> Pairs:
+def _container_labels(one: ContainerTally) -> text.Pairs:
     return (("container", one.container.name), ("namespace", one.namespace), ("pod", one.pod))

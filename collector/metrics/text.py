@@ -54,6 +54,39 @@ def labels(values: Mapping[str, str]) -> str:
     return "{" + ",".join(f'{name}="{escape(values[name])}"' for name in sorted(values)) + "}"
 
 
+Pairs = tuple[tuple[str, str], ...]
+"""Names and values of labels."""
+
+_KEPT = 2048
+"""Texts kept at the most of values, or of the labels of one item."""
+
+
+class LabelTexts(dict[Pairs, str]):
+    """The label texts of one item, by the labels that a series has beyond its own."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Pairs) -> None:
+        super().__init__()
+        self._pairs = pairs
+
+    def __missing__(self, extra: Pairs) -> str:
+        if len(self) >= _KEPT:
+            self.clear()
+        found = self[extra] = labels(dict((*self._pairs, *extra)))
+        return found
+
+
+class Numbers(dict[float, str]):
+    """Texts of values: zeros, limits and the memory of idle pods are the same from series to series, tick to tick."""
+
+    def __missing__(self, value: float) -> str:
+        if len(self) >= _KEPT:
+            self.clear()
+        found = self[value] = number(value)
+        return found
+
+
 def head(name: str, kind: MetricType, help_text: str, unit: str, *, openmetrics: bool) -> str:
     """The ``# HELP`` and ``# TYPE`` lines of a family; in OpenMetrics ``# UNIT`` too, and no ``_total``."""
     if not openmetrics:

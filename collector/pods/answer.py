@@ -114,7 +114,7 @@ def _pod(item: dict[str, Any]) -> Pod:
         labels=_words(metadata.get("labels")),
         owner_kind=owner_kind,
         owner_name=owner_name,
-        containers=_containers(status),
+        containers=_containers(status, _spec_images(spec)),
     )
 
 
@@ -142,7 +142,13 @@ def _bare_id(value: Any) -> str:
     return _text(value).rpartition("://")[2]
 
 
-def _containers(status: dict[str, Any]) -> dict[str, Container]:
+def _spec_images(spec: dict[str, Any]) -> dict[str, str]:
+    """Images by the container's name, as they were asked for."""
+    lists = (_dicts(spec.get(key)) for key in ("containers", "initContainers", "ephemeralContainers"))
+    return {_text(entry.get("name")): _text(entry.get("image")) for entries in lists for entry in entries}
+
+
+def _containers(status: dict[str, Any], spec_images: dict[str, str]) -> dict[str, Container]:
     containers: dict[str, Container] = {}
     for key, kind in _STATUS_LISTS:
         for entry in _dicts(status.get(key)):
@@ -161,7 +167,7 @@ def _containers(status: dict[str, Any]) -> dict[str, Container]:
                     container_id=current,
                     kind=kind,
                     running=isinstance(running, dict),
-                    image=_text(entry.get("image")),
+                    image=_text(entry.get("image")) or spec_images.get(name, "") or _text(entry.get("imageID")),
                     started_ns=parse_time_ns(running.get("startedAt")) if isinstance(running, dict) else None,
                 )
     return containers

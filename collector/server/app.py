@@ -24,6 +24,7 @@ from collector.errors import UsageError
 from collector.loop import Loop
 from collector.metrics import resource
 from collector.metrics.account import AccountCollector
+from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Tally
 from collector.server import api, page
@@ -71,11 +72,14 @@ def wants_gzip(accept_encoding: str) -> bool:
 class Server:
     """Handlers over a loop."""
 
-    def __init__(self, loop: Loop, selection: Selection, access: Access | None = None) -> None:
+    def __init__(
+        self, loop: Loop, selection: Selection, access: Access | None = None, *, cadvisor_timestamps: bool = False
+    ) -> None:
         """``access``: who is let in, and TLS; without it everybody is, over plain HTTP."""
         self._loop = loop
         self._access = access
         self._native = NativeExposition(selection)
+        self._cadvisor = CadvisorExposition(timestamps=cadvisor_timestamps)
         self._registry = CollectorRegistry(auto_describe=False)
         account = loop.collector.account
         self._registry.register(AccountCollector(account, self._tally, loop.age_seconds))
@@ -93,6 +97,7 @@ class Server:
         app.router.add_get("/", self._page)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/metrics/resource", self._resource)
+        app.router.add_get("/metrics/cadvisor", self._cadvisor_page)
         app.router.add_get("/api/v1/pods", self._pods)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -128,6 +133,18 @@ class Server:
             start_shift_ns=published.start_shift_ns,
         )
 
+    def cadvisor_text(self, *, openmetrics: bool) -> str:
+        """``/metrics/cadvisor``; where the tally is too old, likewise."""
+        published = self._loop.published if self._loop.alive()[0] else None
+        if published is None:
+            return self._cadvisor.render(None, openmetrics=openmetrics)
+        return self._cadvisor.render(
+            published.tally,
+            openmetrics=openmetrics,
+            shift_ns=published.shift_ns,
+            start_shift_ns=published.start_shift_ns,
+        )
+
     def _exposition(self, request: web.Request, render: Callable[[bool], str]) -> web.Response:
         begun = time.perf_counter()
         openmetrics = wants_openmetrics(_header(request, "Accept"))
@@ -143,6 +160,9 @@ class Server:
         if why is not None:
             return web.Response(text=f"{request.path} is {why}\n", status=404)
         return self._exposition(request, lambda openmetrics: self.resource_text(openmetrics=openmetrics))
+
+    async def _cadvisor_page(self, request: web.Request) -> web.Response:
+        return self._exposition(request, lambda openmetrics: self.cadvisor_text(openmetrics=openmetrics))
 
     # --- for people and scripts
 

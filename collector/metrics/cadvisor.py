@@ -1,0 +1,318 @@
+"""``/metrics/cadvisor``: the kubelet's page of that name, from podtally's own readings.
+
+The rows are the kubelet's: containers, sandboxes, the pods (``container=""``), kubepods with its QoS classes, and
+``/``. What the families are says ``metrics/cadvisor_catalogue.py``; a value that is absent has no series, where
+cAdvisor would print 0. Timestamps, which the kubelet prints and which keep Prometheus from seeing that a series has
+ended, are left out unless asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, compress
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
+
+from collector.cgroup.files import DETAIL_FIELDS, PODS_ONLY_FIELDS, READING_FIELDS
+from collector.metrics import text
+from collector.metrics.cadvisor_catalogue import CADVISOR, LAST_SEEN, SCRAPE_ERROR, START_TIME, CadvisorMetric
+from collector.metrics.catalogue import Series
+from collector.model import NO_LIMIT, DeviceIo, Interface, NodeReading, PodTally, Reading, Tally
+
+_IGNORED_INTERFACES = ("lo", "veth", "docker", "nerdctl")
+"""Beginnings of names that cAdvisor leaves out, in any case (``container/libcontainer/handler.go``)."""
+
+_IGNORED_DEVICES = ("loop", "ram", "sr")
+"""Beginnings of names of block devices that cAdvisor does not know (``utils/sysinfo/sysinfo.go``)."""
+
+UNKNOWN_IMAGE = "unknown"
+"""The image of a container whose status and spec name none: dashboards take a row without an image for no container."""
+
+Kind = Literal["node", "slice", "pod", "sandbox", "container"]
+
+
+class Row(NamedTuple):
+    """A cgroup that has a row in each family."""
+
+    kind: Kind
+    id: str
+    reading: Reading
+    begun_ns: int | None
+    """Wall time of its making."""
+    container: str = ""
+    image: str = ""
+    name: str = ""
+    namespace: str = ""
+    pod: str = ""
+    network: tuple[Interface, ...] = ()
+    network_ns: int | None = None
+    """When the interfaces were read, on the monotonic clock."""
+
+    @property
+    def labels(self) -> text.Pairs:
+        """The kubelet's six."""
+        return (
+            ("container", self.container),
+            ("id", self.id),
+            ("image", self.image),
+            ("name", self.name),
+            ("namespace", self.namespace),
+            ("pod", self.pod),
+        )
+
+
+def rows(tally: Tally) -> list[Row]:
+    """All rows of a tally, the node first and each pod before its containers."""
+    node = tally.node
+    found = [_with_network(Row("node", "/", node_reading(node), node.started_ns), node.network, node.reading)]
+    found += [Row("slice", f"/{one.path}", one.reading, one.started_ns) for one in tally.slices]
+    for pod in tally.pods:
+        found += _pod_rows(pod)
+    return found
+
+
+def _with_network(row: Row, network: tuple[Interface, ...] | None, read_with: Reading) -> Row:
+    wanted = tuple(one for one in network or () if not one.name.lower().startswith(_IGNORED_INTERFACES))
+    return row._replace(network=wanted, network_ns=read_with.seldom_ns)
+
+
+def _pod_rows(one: PodTally) -> Iterator[Row]:
+    """The pod, its sandbox and its containers. The sandbox' row has the pod's network, as containerd's kubelet has it;
+    where there is no sandbox, the pod's own.
+    """
+    namespace, pod = one.pod.namespace, one.pod.name
+    # Interfaces of the host's network are the node's, in whichever pod they are seen.
+    network = None if one.pod.host_network else one.cgroup.network
+    starts = [start for start in (one.cgroup.begun_ns, *(each.started_ns for each in one.containers)) if start]
+    earliest = min(starts, default=None)
+    whole = Row("pod", f"/{one.cgroup.path}", one.reading, earliest, namespace=namespace, pod=pod)
+    leaf = one.sandbox
+    yield whole if leaf is not None else _with_network(whole, network, one.reading)
+    if leaf is not None:
+        # It is made before the containers are.
+        made = None if leaf.started_ns is None else min((leaf.started_ns, *starts))
+        sandbox = Row("sandbox", f"/{leaf.path}", leaf.reading, made, namespace=namespace, pod=pod)
+        yield _with_network(sandbox._replace(name=leaf.container_id), network, one.reading)
+    for each in one.containers:
+        yield Row(
+            "container",
+            f"/{each.leaf.path}",
+            each.reading,
+            each.started_ns,
+            container=each.container.name,
+            image=each.container.image or UNKNOWN_IMAGE,
+            name=each.container.container_id,
+            namespace=namespace,
+            pod=pod,
+        )
+
+
+def node_reading(node: NodeReading) -> Reading:
+    """The root cgroup's reading with what cAdvisor shows in place of the files that the root has not."""
+    details = node.reading.details
+    usage = None
+    if details.memory_anon_bytes is not None and details.memory_file_bytes is not None:
+        usage = details.memory_anon_bytes + details.memory_file_bytes
+    shown = details._replace(
+        swap_usage_bytes=node.swap_usage_bytes,
+        memory_limit_bytes=node.memory_total_bytes,
+        swap_limit_bytes=node.swap_total_bytes,
+        tasks=details.processes,
+    )
+    return node.reading._replace(memory_current_bytes=usage, details=shown)
+
+
+# --- columns --------------------------------------------------------------------------------------------------------
+
+_DERIVED = {"memory_working_set_bytes": "reading", "cpu_shares": "details"}
+"""Properties of the model that are no fields."""
+
+
+class _Column:
+    """Where a series' values are found: on the row, its reading or its details; and when they were read."""
+
+    __slots__ = ("get", "labels", "level", "when_read")
+
+    def __init__(self, metric: CadvisorMetric, one: Series) -> None:
+        self.labels = one.labels
+        self.get: Callable[[Any], Any] = attrgetter(one.field)
+        self.level = _DERIVED.get(one.field, "row")
+        if one.field in READING_FIELDS:
+            self.level = "reading"
+        elif one.field in DETAIL_FIELDS:
+            self.level = "details"
+        self.when_read = _when_read(metric, one.field)
+
+
+WhenRead = Callable[[Row], int | None]
+
+
+def _when_read(metric: CadvisorMetric, of: str) -> WhenRead:
+    if metric.each == "interface":
+        return lambda row: row.network_ns
+    if metric.seldom:
+        return lambda row: row.reading.seldom_ns
+    if of in PODS_ONLY_FIELDS:
+        return lambda row: row.reading.slow_ns if row.kind in ("pod", "slice") else row.reading.seldom_ns
+    if of in DETAIL_FIELDS:
+        return lambda row: row.reading.slow_ns
+    return lambda row: row.reading.monotonic_ns
+
+
+_COLUMNS = {metric.name: tuple(_Column(metric, one) for one in metric.series) for metric in CADVISOR}
+
+
+class _Cells(NamedTuple):
+    """The samples of a column: what stands in braces, the value if there is one, and the row."""
+
+    labels: list[str]
+    values: list[Any]
+    rows: list[Row]
+
+
+class _Table:
+    """The rows of a tally, and what of them each kind of family is about."""
+
+    def __init__(self, tally: Tally, labels_of: Callable[[Row], text.LabelTexts]) -> None:
+        self.rows = rows(tally)
+        self.labels = [labels_of(row) for row in self.rows]
+        readings = [row.reading for row in self.rows]
+        details = [reading.details for reading in readings]
+        self._levels: dict[str, list[Any]] = {"row": self.rows, "reading": readings, "details": details}
+        self._limited = [one.cpu_quota_usec is not None and one.cpu_quota_usec != NO_LIMIT for one in details]
+        self._containers = [row.kind == "container" for row in self.rows]
+        self._names = device_names(tally.node)
+
+    def cells(self, metric: CadvisorMetric, column: _Column) -> _Cells:
+        """The samples of one column of a family."""
+        if metric.each == "device":
+            return self._device_cells(column, by_number="major" in metric.labels)
+        if metric.each == "interface":
+            return self._interface_cells(column)
+        values: Iterable[Any] = map(column.get, self._levels[column.level])
+        keep = self._limited if metric.when else self._containers if metric.containers_only else None
+        labels, of = self.labels, self.rows
+        if keep is not None:
+            values, labels, of = compress(values, keep), list(compress(labels, keep)), list(compress(of, keep))
+        without_limit = 0 if metric.zero_without_limit else None
+        shown = [without_limit if value == NO_LIMIT else value for value in values]
+        if metric.omit_zero:
+            shown = [value or None for value in shown]
+        extra = column.labels
+        return _Cells([texts[extra] for texts in labels], shown, of)
+
+    def _device_cells(self, column: _Column, *, by_number: bool) -> _Cells:
+        cells = _Cells([], [], [])
+        for row, texts in zip(self.rows, self.labels, strict=True):
+            if not row.reading.details.io:
+                continue
+            for name, one in self._devices(row.reading.details.io, by_number=by_number):
+                numbers = (("major", str(one.major)), ("minor", str(one.minor))) if by_number else ()
+                cells.labels.append(texts[("device", name), *numbers, *column.labels])
+                cells.values.append(column.get(one))
+                cells.rows.append(row)
+        return cells
+
+    def _devices(self, io: tuple[DeviceIo, ...], *, by_number: bool) -> Iterable[tuple[str, DeviceIo]]:
+        """The devices with their names. Those without one would be one series where the number is no label: the sum."""
+        named = [(self._names.get(one[:2], ""), one) for one in io]
+        unknown = [one for name, one in named if not name]
+        if by_number or len(unknown) < 2:
+            return named
+        sums = (
+            sum(known) if (known := [v for v in of if v is not None]) else None for of in zip(*unknown, strict=True)
+        )
+        return [*((name, one) for name, one in named if name), ("", DeviceIo._make(sums))]
+
+    def _interface_cells(self, column: _Column) -> _Cells:
+        cells = _Cells([], [], [])
+        for row, texts in zip(self.rows, self.labels, strict=True):
+            for one in row.network:
+                cells.labels.append(texts[(("interface", one.name),)])
+                cells.values.append(column.get(one))
+                cells.rows.append(row)
+        return cells
+
+
+def device_names(node: NodeReading) -> dict[tuple[int, int], str]:
+    """Paths of block devices as cAdvisor gives them: ``/dev/sda``."""
+    names = (node.devices or {}).items()
+    return {number: f"/dev/{name}" for number, name in names if not name.startswith(_IGNORED_DEVICES)}
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+class CadvisorExposition:
+    """Writes tallies as ``/metrics/cadvisor``. Not thread-safe."""
+
+    def __init__(self, *, timestamps: bool = False) -> None:
+        """``timestamps``: each sample bears the time at which its file was read, as the kubelet's does."""
+        self._timestamps = timestamps
+        self._labels: dict[text.Pairs, text.LabelTexts] = {}
+        self._numbers = text.Numbers()
+
+    def families(
+        self, tally: Tally, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0
+    ) -> Iterator[tuple[CadvisorMetric, list[str]]]:
+        """Each family with its lines. ``shift_ns`` moves times and ``start_shift_ns`` starts, for a served replay."""
+        # Kept from one exposition to the next, and no longer than their cgroups.
+        known, self._labels = self._labels, {}
+
+        def labels_of(row: Row) -> text.LabelTexts:
+            pairs = row.labels
+            found = self._labels[pairs] = known.get(pairs) or text.LabelTexts(pairs)
+            return found
+
+        table, numbers = _Table(tally, labels_of), self._numbers
+        for metric in CADVISOR:
+            lines: list[str] = []
+            for column in _COLUMNS[metric.name]:
+                labels, values, of = table.cells(metric, column)
+                if metric is START_TIME:
+                    values = [None if at is None else (at + start_shift_ns) // _NS_PER_SECOND for at in values]
+                elif metric is LAST_SEEN:
+                    values = [(tally.instant.time_ns + shift_ns) // _NS_PER_SECOND] * len(of)
+                elif metric.divisor != 1:
+                    values = [None if value is None else value / metric.divisor for value in values]
+                head = metric.name
+                if self._timestamps and metric.stamped:
+                    stamps = _stamps(tally, column, of, shift_ns, openmetrics=openmetrics)
+                    lines += [
+                        f"{head}{label} {numbers[value]} {stamp}"
+                        for label, value, stamp in zip(labels, values, stamps, strict=True)
+                        if value is not None
+                    ]
+                else:
+                    lines += [
+                        f"{head}{label} {numbers[value]}"
+                        for label, value in zip(labels, values, strict=True)
+                        if value is not None
+                    ]
+            yield metric, lines
+
+    def render(self, tally: Tally | None, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0) -> str:
+        """The page; without a tally there is but ``container_scrape_error`` 1."""
+        parts: list[str] = []
+        error = (SCRAPE_ERROR, [f"{SCRAPE_ERROR.name} {text.number(int(tally is None))}"])
+        every: Iterable[tuple[CadvisorMetric, list[str]]] = ()
+        if tally is not None:
+            every = self.families(tally, openmetrics=openmetrics, shift_ns=shift_ns, start_shift_ns=start_shift_ns)
+        for metric, lines in chain(every, (error,)):
+            if lines:
+                unit = metric.declared_unit
+                parts.append(text.head(metric.name, metric.type, metric.help, unit, openmetrics=openmetrics))
+                parts += lines
+        if openmetrics:
+            parts.append("# EOF")
+        return "\n".join((*parts, ""))
+
+
+_NS_PER_SECOND = 1_000_000_000
+
+
+def _stamps(tally: Tally, column: _Column, of: list[Row], shift_ns: int, *, openmetrics: bool) -> Iterator[str]:
+    for row in of:
+        read_ns = column.when_read(row)
+        at_ns = tally.instant.time_ns if read_ns is None else tally.instant.wall_ns(read_ns)
+        yield text.timestamp(at_ns + shift_ns, openmetrics=openmetrics)
