@@ -340,6 +340,7 @@ FLAGS: tuple[Flag, ...] = (
         name="cadvisor-timestamps",
         kind="switch",
         commands=("serve", "replay"),
+        sources=_CGROUP,
         default="false",
         help="give the samples of /metrics/cadvisor the times of their readings, as the kubelet does; without them"
         " Prometheus sees at the next scrape that a container has ended, with them after five minutes",
@@ -635,8 +636,11 @@ def _check_source(arguments: argparse.Namespace, given: list[Flag]) -> None:
         )
     if arguments.command == "replay" and arguments.loop:
         raise UsageError(f"--loop carries the cgroups' counters over its seam, --source {source} has none of them")
-    if source == "metrics-api" and getattr(arguments, "path", None) == "/metrics/resource":
+    path = getattr(arguments, "path", None)
+    if source == "metrics-api" and path == "/metrics/resource":
         raise UsageError("--path /metrics/resource has cumulative counters, and --source metrics-api tells but rates")
+    if path == "/metrics/cadvisor":
+        raise UsageError(f"--path /metrics/cadvisor is of cgroup files, and --source {source} reads none")
 
 
 _SHORTEST_INTERVAL = 0.05

@@ -1,5 +1,5 @@
-"""Writes the generated documents: ``docs/metrics.md``, ``docs/cli.md``, ``docs/agreement.md``, ``docs/verify.md`` and
-``docs/why-numbers-differ.md``.
+"""Writes the generated documents: ``docs/metrics.md``, ``cli.md``, ``agreement.md``, ``verify.md``, ``cadvisor.md`` and
+``why-numbers-differ.md``.
 
 ``python docs/generate.py`` writes them; ``--check`` exits 1 with a diff if one is not what the code gives.
 """
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # of a script, 
 from collector.flags import POSITIONALS, SUMMARIES, flags_of
 from collector.metrics.docs import as_markdown
 from collector.parity.resource import AGREE, NOT_COMPARABLE, Report, compare, count, excuse
-from docs import verified, wrong_ways
+from docs import cadvisor_page, verified, wrong_ways
 from docs.recorded import RECORDINGS, RESOURCE_PAGE, ROOT, recorded
 
 
@@ -122,6 +122,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "cli.md": cli,
     "agreement.md": agreement,
     "verify.md": verified.page,
+    "cadvisor.md": cadvisor_page.page,
     "why-numbers-differ.md": wrong_ways.page,
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -90,6 +90,11 @@ class Recorded:
             node_name=self._recording.meta.node,
         )
         return list(collector.tallies())
+
+    def add_proc(self, name: str, make: Callable[[int], bytes]) -> None:
+        """Give each frame a file of ``/proc`` that was not recorded, before the tallies are made."""
+        for number, frame in enumerate(self._recording.frames):
+            frame.proc[name] = make(number)
 
     def time_ms(self, frame: int) -> int:
         """When the frame was begun."""

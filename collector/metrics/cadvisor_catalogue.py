@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from collector.cgroup.files import SELDOM_FIELDS
-from collector.metrics.catalogue import Metric, Series
+from collector.metrics.catalogue import SELDOM, Metric, Series
 from collector.metrics.text import MetricType
 
 BASE_LABELS = ("container", "id", "image", "name", "namespace", "pod")
@@ -42,10 +41,8 @@ class CadvisorMetric(Metric):
 
     @property
     def seldom(self) -> bool:
-        """True if its file is among those that are read more seldom than the other slow ones."""
-        return self.each is not None or any(
-            one.field in SELDOM_FIELDS or one.field == "cpu_shares" for one in self.series
-        )
+        """So are devices and interfaces."""
+        return self.each is not None or any(one.field in SELDOM for one in self.series)
 
 
 def _family(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from collector.cgroup.files import DETAIL_FIELDS, source_of
+from collector.cgroup.files import DETAIL_FIELDS, SELDOM_FIELDS, source_of
 from collector.metrics.text import MetricType
 from collector.model import SOURCES, SourceName
 
@@ -117,7 +117,24 @@ class Metric:
     @property
     def slow(self) -> bool:
         """True if it is read every few ticks only."""
-        return any(one.field in DETAIL_FIELDS or one.field == "cpu_limit_cores" for one in self.series)
+        return any(one.field in SLOW for one in self.series)
+
+    @property
+    def seldom(self) -> bool:
+        """True if it is read more seldom still."""
+        return any(one.field in SELDOM for one in self.series)
+
+    @property
+    def often(self) -> str:
+        """How often it is read, in words."""
+        return "seldom" if self.seldom else "every few ticks" if self.slow else "every tick"
+
+
+SLOW = DETAIL_FIELDS | {"cpu_limit_cores", "cpu_shares"}
+"""What is read every few ticks, or made of it."""
+
+SELDOM = SELDOM_FIELDS | {"cpu_shares"}
+"""What is read more seldom."""
 
 
 _POD = ("namespace", "pod")

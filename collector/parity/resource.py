@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -128,18 +128,7 @@ class OurReadings:
 
     def compare(self, theirs: Theirs) -> Comparison:
         """Hold a sample of the kubelet's against the readings on either side of its time."""
-        readings = self._series.get(theirs.key, [])
-        time_ms = theirs.time_ms
-        if time_ms is None or not readings:
-            return Comparison(theirs, None, None, "unread")
-        times = [one.time_ms for one in readings]
-        counter = theirs.key.name.endswith("_total")
-        # A reading within the slack may be of either side.
-        left = bisect_left(times, time_ms - CLOCK_SLACK_MS) - 1
-        right = bisect_right(times, time_ms + CLOCK_SLACK_MS)
-        before = readings[left] if left >= 0 else None
-        after = readings[right] if right < len(readings) else None
-        return Comparison(theirs, before, after, _verdict(theirs, before, after, counter=counter))
+        return held_against(theirs, self._series.get(theirs.key, []))
 
     def has_family(self, name: str) -> bool:
         """True if any frame gave the family."""
@@ -157,6 +146,21 @@ class OurReadings:
                 if abs(time_ms - start_ms) <= NEAR_MS or (ended and abs(time_ms - last_ms) <= NEAR_MS):
                     return True
         return False
+
+
+def held_against(theirs: Theirs, readings: Sequence[Ours]) -> Comparison:
+    """Hold a sample of the kubelet's against our readings of its series, which are in order of time, on either side."""
+    time_ms = theirs.time_ms
+    if time_ms is None or not readings:
+        return Comparison(theirs, None, None, "unread")
+    times = [one.time_ms for one in readings]
+    counter = theirs.key.name.endswith("_total")
+    # A reading within the slack may be of either side.
+    left = bisect_left(times, time_ms - CLOCK_SLACK_MS) - 1
+    right = bisect_right(times, time_ms + CLOCK_SLACK_MS)
+    before = readings[left] if left >= 0 else None
+    after = readings[right] if right < len(readings) else None
+    return Comparison(theirs, before, after, _verdict(theirs, before, after, counter=counter))
 
 
 def _identities(tally: Tally) -> dict[Owner, tuple[str, int | None, int | None]]:

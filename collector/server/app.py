@@ -146,6 +146,9 @@ class Server:
         )
 
     def _exposition(self, request: web.Request, render: Callable[[bool], str]) -> web.Response:
+        why = why_not(self._loop.collector.account.source, request.path)
+        if why is not None:
+            return web.Response(text=f"{request.path} is {why}\n", status=404)
         begun = time.perf_counter()
         openmetrics = wants_openmetrics(_header(request, "Accept"))
         response = _encoded(request, render(openmetrics).encode(), OPENMETRICS if openmetrics else TEXT)
@@ -156,9 +159,6 @@ class Server:
         return self._exposition(request, lambda openmetrics: self.metrics_text(openmetrics=openmetrics))
 
     async def _resource(self, request: web.Request) -> web.Response:
-        why = why_not(self._loop.collector.account.source, request.path)
-        if why is not None:
-            return web.Response(text=f"{request.path} is {why}\n", status=404)
         return self._exposition(request, lambda openmetrics: self.resource_text(openmetrics=openmetrics))
 
     async def _cadvisor_page(self, request: web.Request) -> web.Response:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 from collector.model import SourceName
 
+_NO_CGROUPS = (
+    "not served with --source {}: cAdvisor's families are of cgroup files, which are not read then; a podtally with"
+    " --source cgroup serves it"
+)
+
 _WHY_NOT: Mapping[tuple[SourceName, str], str] = {
+    ("summary", "/metrics/cadvisor"): _NO_CGROUPS.format("summary"),
+    ("metrics-api", "/metrics/cadvisor"): _NO_CGROUPS.format("metrics-api"),
     ("metrics-api", "/metrics/resource"): (
         "not served with --source metrics-api: the kubelet's page is of cumulative counters, and the metrics API tells"
         " but rates; a podtally with --source cgroup or summary serves it"
