@@ -109,7 +109,7 @@ class Details(NamedTuple):
         """``cpu.weight`` as the shares that cAdvisor makes of it (``convertCPUWeightToCPULimit``): not always those
         that were asked for, as the way from shares to weight loses some.
         """
-        return None if self.cpu_weight is None else 2 + (self.cpu_weight - 1) * 262142 // 9999
+        return 2 + (self.cpu_weight - 1) * 262142 // 9999 if self.cpu_weight else None
 
     @property
     def cpu_limit_cores(self) -> float | None:

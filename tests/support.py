@@ -18,6 +18,7 @@ from collector.errors import EndOfRecording, SourceError, classify
 from collector.history import History
 from collector.loop import Collector, Published
 from collector.metrics import resource
+from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer, Frame, Instant, Reading, Tally
 from collector.seams import AnswerSource, Tree, read_each
@@ -102,14 +103,16 @@ class Exposed(NamedTuple):
 
     metrics: str
     resource: str
+    cadvisor: str
     document: str
 
 
 def expose(tally: Tally, exposition: NativeExposition) -> Exposed:
-    """``/metrics``, ``/metrics/resource`` and ``/api/v1/pods``."""
+    """``/metrics``, ``/metrics/resource``, ``/metrics/cadvisor`` with its times, and ``/api/v1/pods``."""
     return Exposed(
         exposition.render(tally, openmetrics=False),
         resource.render(tally, openmetrics=False),
+        CadvisorExposition(timestamps=True).render(tally, openmetrics=False),
         json.dumps(api.document(Published(tally, 0, 0, 0))),
     )
 

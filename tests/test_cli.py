@@ -173,13 +173,26 @@ def test_metrics_are_told_as_json() -> None:
     assert (as_json.stderr, as_text.stderr, as_text.stdout.startswith("#")) == ("", "", True)
 
 
+def test_the_kubelets_times_are_given_when_asked_for() -> None:
+    """/metrics/cadvisor has no times, and with --cadvisor-timestamps each sample but limits and starts has one."""
+    plain = podtally("replay", STATIC, "--once", "--path", "/metrics/cadvisor").stdout.splitlines()
+    timed = podtally("replay", STATIC, "--once", "--path", "/metrics/cadvisor", "--cadvisor-timestamps").stdout
+    ends = {line.partition("{")[0]: line.rpartition("} ")[2].split() for line in timed.splitlines() if "{" in line}
+
+    assert {len(line.rpartition("} ")[2].split()) for line in plain if "{" in line} == {1}
+    assert {name for name, words in ends.items() if len(words) == 1} == {
+        name for name in ends if name.startswith(("container_spec_", "container_start_time_"))
+    }
+    assert {words[1][:9] for words in ends.values() if len(words) == 2} == {"170000000"}
+
+
 # --- replay ---------------------------------------------------------------------------------------------------------
 
 
 @needs_promtool
-@pytest.mark.parametrize("path", ["/metrics", "/metrics/resource"])
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/resource", "/metrics/cadvisor"])
 def test_promtool_finds_nothing_to_say(path: str) -> None:
-    """Promtool check metrics is content with both expositions of a real recording."""
+    """Promtool check metrics is content with all expositions of a real recording."""
     text = podtally("replay", REAL, "--once", "--path", path).stdout
     assert len(text) > 1000
 

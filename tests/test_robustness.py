@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from collector.cgroup.files import FAST, SLOW
 from collector.loop import Published
 from collector.metrics import resource
+from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import PodTally, Tally
 from collector.seams import AnswerSource
@@ -48,9 +49,10 @@ def hold(tally: Tally, exposition: NativeExposition) -> None:
     """All that must be true of a tally, whatever was read."""
     native = exposition.render(tally, openmetrics=False)
     strict = exposition.render(tally, openmetrics=True) + "# EOF\n"
-    for text in (native, resource.render(tally, openmetrics=False)):
+    cadvisor = CadvisorExposition(timestamps=True)
+    for text in (native, resource.render(tally, openmetrics=False), cadvisor.render(tally, openmetrics=False)):
         well_formed(parse_text(text))
-    for text in (strict, resource.render(tally, openmetrics=True)):
+    for text in (strict, resource.render(tally, openmetrics=True), cadvisor.render(tally, openmetrics=True)):
         well_formed(openmetrics.text_string_to_metric_families(text))
     json.loads(json.dumps(api.document(Published(tally, 0, 0, 0)), allow_nan=False))
     for pod in tally.pods:

@@ -30,7 +30,7 @@ PROMETHEUS_3 = (
 )
 PROMETHEUS_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-EXPOSITIONS = ("/metrics", "/metrics/resource")
+EXPOSITIONS = ("/metrics", "/metrics/resource", "/metrics/cadvisor")
 
 
 class Got(NamedTuple):

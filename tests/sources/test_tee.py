@@ -84,7 +84,7 @@ FORMS = ("r", "r.tar", "r.tar.gz", "r.tar.zst")
 
 @pytest.mark.parametrize("name", [*SYNTHETIC, *CAPTURED, *RECORDED])
 def test_a_recording_of_a_recording_says_the_same(name: str, tmp_path: Path) -> None:
-    """Of every frame /metrics, /metrics/resource and the API's document are equal byte for byte."""
+    """Of every frame the three expositions and the API's document are equal byte for byte."""
     original = recording(name)
     source = RecordedTree(original)
     before = record(source, RecordedAnswers(source), tmp_path / "r.tar", len(original.frames), lambda _: None)
