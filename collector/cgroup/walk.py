@@ -230,8 +230,8 @@ class Walker:
             except Gone:
                 self._tops.pop(path).close()
         node = self._read_node(reading)
-        errors = dict(self._errors)
-        return Frame(instant, node, tuple(pods), errors, self._files_read, self._cgroups, tuple(self._slices))
+        slices, errors = tuple(sorted(self._slices)), dict(self._errors)
+        return Frame(instant, node, tuple(pods), errors, self._files_read, self._cgroups, slices)
 
     @property
     def kubepods(self) -> tuple[str, ...]:
@@ -329,9 +329,10 @@ class Walker:
             else:
                 pods.extend(self._walk_pods(child, below))
 
-        directory = node.directory
-        self._slices.append(Slice(node.path, directory.ino, directory.mtime_ns, self._read(node, _POD)))
+        reading, directory = self._read(node, _POD), node.directory
         self._visit_children(node, _pod_or_qos, visit)
+        # Not before, as it may have vanished meanwhile.
+        self._slices.append(Slice(node.path, directory.ino, directory.mtime_ns, reading))
         return pods
 
     def _read_pod(self, node: _Node, qos: QosClass) -> PodCgroup:

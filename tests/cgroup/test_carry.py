@@ -9,7 +9,7 @@ import pytest
 from collector.cgroup.carry import Carry
 from collector.cgroup.files import FAST, SLOW, counters
 from collector.cgroup.walk import Walker
-from collector.model import Details, Frame, Instant, Leaf, NodeReading, PodCgroup, Reading
+from collector.model import Details, DeviceIo, Frame, Instant, Interface, Leaf, NodeReading, PodCgroup, Reading, Slice
 from collector.sources.recording import RecordedTree, Recording
 from tests.support import CAPTURED, SYNTHETIC, readings, recording
 
@@ -122,3 +122,30 @@ def test_a_counter_that_is_absent_stays_absent() -> None:
     """Carrying makes no value of None."""
     frames = [frame_of(None), frame_of(None)]
     assert [[pod.reading.cpu_usage_usec for pod in one] for one in carried([frames, frames])] == [[None, None]] * 2
+
+
+def with_devices(read: int, received: int) -> Frame:
+    """A frame whose pod, slice and node have used a disk and a network."""
+    interfaces = (Interface("eth0", received, *[0] * 7),)
+    reading = Reading(0, details=Details(io=(DeviceIo(8, 0, read), DeviceIo(8, 16, None, 2 * read))))
+    pod = PodCgroup("p", 1, "uid", "Burstable", None, reading, (), interfaces)
+    node = NodeReading(reading, network=interfaces)
+    return Frame(Instant(0, 0), node, (pod,), {}, 0, 0, (Slice("s", 2, None, reading),))
+
+
+def test_devices_and_interfaces_go_on_over_the_seam() -> None:
+    """Each counter of each device and interface by its own, on pods, slices and the node; what is absent stays so."""
+    at = [0]
+    carry = Carry(lambda: at[0])
+    frames = [with_devices(10, 100), with_devices(14, 107)]
+    first = [carry.adjust(frame) for frame in frames]
+    at[0] = 1
+    second = [carry.adjust(frame) for frame in frames]
+
+    assert first == frames
+    for number, frame in enumerate(second):
+        read, received = (14, 18)[number], (107, 114)[number]
+        io = (DeviceIo(8, 0, read), DeviceIo(8, 16, None, (28, 36)[number]))
+        network = (Interface("eth0", received, *[0] * 7),)
+        assert [one.reading.details.io for one in (frame.node, *frame.pods, *frame.slices)] == [io] * 3
+        assert (frame.node.network, frame.pods[0].network) == (network, network)

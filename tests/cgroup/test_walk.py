@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from collector.cgroup.files import FAST, SLOW
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import Denied, EndOfRecording, Gone, UnsupportedNode
-from collector.model import Details, Frame, NodeReading, Reading
+from collector.model import Details, DeviceIo, Frame, Interface, NodeReading, Reading
+from collector.sources.live import LiveTree
 from collector.sources.recording import RecordedTree
 from tests.support import (
     LEAF_A,
@@ -670,3 +673,179 @@ def test_a_node_without_pods_cgroups_is_told_once(
     walker.tick()
 
     assert caplog.messages == [f"there is {what} on this node (yet): podtally doctor tells more"]
+
+
+# --- what is read seldom --------------------------------------------------------------------------------------------
+
+
+def reads_of(tree: MemoryTree, name: str) -> set[str]:
+    """Paths of the cgroups of which a file was read in the last tick."""
+    return {path.rpartition("/")[0] for path in tree.reads if path.rpartition("/")[2] == name}
+
+
+def test_seldom_files_are_read_every_second_slow_turn() -> None:
+    """Of pods, leaves and slices, and of containers what pods have every slow turn, each six ticks apart."""
+    tree = small()
+    walker = Walker(tree, slow_every=3)
+    seen: dict[str, list[int]] = {}
+    for tick in range(13):
+        walker.tick()
+        for path in reads_of(tree, "io.stat"):
+            seen.setdefault(path, []).append(tick)
+        assert reads_of(tree, "cpu.pressure") & {A, B, "."} == reads_of(tree, "io.stat") & {A, B, "."}
+        assert reads_of(tree, "io.stat") <= slow_reads(tree) | {"kubepods", "."}
+    gaps = {path: {later - earlier for earlier, later in pairwise(ticks[1:])} for path, ticks in seen.items()}
+    assert gaps == {path: {6} for path in (".", "kubepods", "kubepods/podx", A, B)}
+    assert all(ticks[0] == 0 for ticks in seen.values())
+
+
+def test_a_recording_has_every_file_in_every_frame() -> None:
+    """With every tick a slow turn, what is seldom else is read in each too."""
+    tree = small()
+    walker = Walker(tree, slow_every=1)
+    for _ in range(3):
+        walker.tick()
+        assert reads_of(tree, "io.stat") == {".", "kubepods", "kubepods/podx", A, B}
+
+
+def test_a_reading_tells_when_its_parts_were_read() -> None:
+    """The times of the slow and of the seldom files stay those of their last turns, and values with them."""
+    tree = small()
+    tree.cgroups[A].files |= {"io.stat": b"8:0 rbytes=1\n", "memory.max": b"1\n"}
+    walker = Walker(tree, slow_every=2)
+    times = []
+    for _ in range(6):
+        (leaf, _) = sorted(walker.tick().pods[0].leaves)
+        times.append((leaf.reading.slow_ns, leaf.reading.seldom_ns))
+        assert (leaf.reading.details.io, leaf.reading.details.memory_limit_bytes) == ((DeviceIo(8, 0, 1),), 1)
+    slow, seldom = (sorted({one[place] or 0 for one in times}) for place in (0, 1))
+    assert set(seldom) < set(slow)
+    assert all(one[0] is not None and one[1] is not None and one[0] >= one[1] for one in times)
+
+
+def test_an_unreadable_file_of_several_rows_is_one_error() -> None:
+    """What is read once is counted once, though cpu.stat has a fast row and a seldom one."""
+    tree = small()
+    tree.cgroups[A].files["cpu.stat"] = errno.EACCES
+    assert Walker(tree).tick().errors == {"denied": 1}
+
+
+# --- slices and networks --------------------------------------------------------------------------------------------
+
+
+def test_kubepods_and_its_classes_are_read_as_pods_are() -> None:
+    """Each directory that holds pods is a slice of the frame, with its reading and in order of path."""
+    frame = frames_of(recording("systemd-containerd.tar.zst"))[0]
+    assert [(one.path, one.reading.details.cpu_weight) for one in frame.slices] == [
+        ("kubepods.slice", 79),
+        ("kubepods.slice/kubepods-besteffort.slice", 1),
+        ("kubepods.slice/kubepods-burstable.slice", 11),
+    ]
+    assert all((one.reading.cpu_usage_usec or 0) > 0 for one in frame.slices)
+
+
+def test_a_slice_that_vanishes_while_it_is_read_is_not_in_the_frame() -> None:
+    """It is gone with its pods."""
+    tree = small()
+
+    def vanish(path: str) -> None:
+        if path == f"{A}/cpu.stat":
+            tree.cgroups = {name: one for name, one in tree.cgroups.items() if not name.startswith("kubepods")}
+
+    tree.before_read = vanish  # type: ignore[method-assign]
+    frame = Walker(tree).tick()
+    assert (frame.slices, frame.pods) == ((), ())
+
+
+NET = b"Inter-|  Receive | Transmit\n face |bytes\n  eth0: %d 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n"
+
+
+def with_processes(a: bytes, b: bytes = b"0\n", *, pids: Collection[int] = (1, 97, 98)) -> MemoryTree:
+    """A pod whose leaves hold these processes, all of which have a network in /proc."""
+    tree = small()
+    tree.cgroups[A].files["cgroup.procs"] = a
+    tree.cgroups[B].files["cgroup.procs"] = b
+    tree.proc |= {f"{pid}/net/dev": NET % pid for pid in pids}
+    return tree
+
+
+def received(network: tuple[Interface, ...] | None) -> list[int] | None:
+    """Bytes received on each interface: the fake /proc has the process' id there."""
+    return None if network is None else [one.receive_bytes for one in network]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "of_pod", "of_node"),
+    [
+        (b"97\n", b"98\n", [97], [1]),
+        (b"", b"98\n", [98], [1]),
+        (b"98\n97\n", b"", [97], [1]),
+        (b"0\n", b"0\n", None, None),
+        (b"", b"", None, None),
+        (b"0\n97\n", b"", None, None),
+    ],
+    ids=["the sandbox", "no process in the sandbox", "several", "another PID namespace", "no process", "partly seen"],
+)
+def test_a_pods_network_is_that_of_a_process_in_it(
+    a: bytes, b: bytes, of_pod: list[int] | None, of_node: list[int] | None
+) -> None:
+    """The sandbox' process, which has the lower inode, else a container's; without a visible one there is none, and
+    the node's own is not known either, as process 1 may be podtally's.
+    """
+    frame = Walker(with_processes(a, b)).tick()
+    assert (received(frame.pods[0].network), received(frame.node.network)) == (of_pod, of_node)
+
+
+def test_a_process_that_ended_meanwhile_gives_no_network() -> None:
+    """Its id may be another process' by then: it must be in the cgroup after the reading as well."""
+    tree = with_processes(b"97\n")
+    looks = []
+
+    def end(path: str) -> None:
+        if path == f"{A}/cgroup.procs":
+            looks.append(path)
+            if len(looks) == 3:
+                tree.cgroups[A].files["cgroup.procs"] = b"98\n"
+
+    tree.before_read = end  # type: ignore[method-assign]
+    assert Walker(tree).tick().pods[0].network is None
+    assert len(looks) == 3
+
+
+@pytest.mark.parametrize(("answer", "errors"), [(errno.ENOENT, {}), (errno.ESRCH, {}), (errno.EACCES, {"denied": 2})])
+def test_a_network_that_cannot_be_read_is_absent(answer: int, errors: dict[str, int]) -> None:
+    """A process that has ended is normal; what is denied is counted."""
+    tree = with_processes(b"97\n")
+    tree.proc |= {"97/net/dev": answer, "1/net/dev": answer}
+    frame = Walker(tree).tick()
+    assert (frame.pods[0].network, frame.node.network, frame.errors) == (None, None, errors)
+
+
+def test_networks_are_read_with_the_seldom_files() -> None:
+    """Between two turns the last reading stands."""
+    tree = with_processes(b"97\n")
+    walker = Walker(tree, slow_every=3)
+    seen = []
+    for number in range(7):
+        tree.proc["97/net/dev"] = NET % number
+        seen.append(received(walker.tick().pods[0].network))
+    assert len({str(one) for one in seen}) in (2, 3)
+    assert seen[0] == [0]
+
+
+def test_devices_are_named_by_proc_partitions() -> None:
+    """Absent where it cannot be read, and read again with the root's seldom files."""
+    tree = small()
+    without = Walker(tree).tick().node.devices
+    tree.proc["partitions"] = b"major minor  #blocks  name\n\n 8 0 100 sda\n"
+    assert (without, Walker(tree).tick().node.devices) == (None, {(8, 0): "sda"})
+
+
+def test_this_process_network_is_read_from_the_kernel(root: Path) -> None:
+    """A real /proc: a cgroup that holds this process has the interfaces that this process sees."""
+    (root / POD_PATH / LEAF_A / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    frame = Walker(LiveTree(str(root))).tick()
+    names = [line.partition(":")[0].strip() for line in Path("/proc/self/net/dev").read_text().splitlines()[2:]]
+    network = next(pod.network for pod in frame.pods)
+    assert network is not None
+    assert [one.name for one in network] == names

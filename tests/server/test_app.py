@@ -245,7 +245,7 @@ def test_scrapes_never_touch_the_tree() -> None:
 
     statuses = [get(server, path).status for path in (*EXPOSITIONS, "/", "/api/v1/pods", "/healthz", "/readyz")]
 
-    assert (statuses, len(touched)) == ([200] * 6, before)
+    assert (statuses, len(touched)) == ([200] * 7, before)
 
 
 def test_scrapes_outlive_the_node(tmp_path: Path) -> None:

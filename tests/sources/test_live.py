@@ -272,6 +272,20 @@ def test_readings_that_had_to_open_are_counted(root: Path) -> None:
     assert tree.opened_for_one_read == 3
 
 
+def test_what_is_read_seldom_is_not_held(root: Path) -> None:
+    """Without hold a file is opened for the reading alone, whatever room there is, and that is no lack of room."""
+    tree = live(root)
+    directory = tree.open(POD_PATH)
+    held = tree.held
+    read = [directory.read_all(("cpu.stat",), often=False, hold=False) for _ in range(2)]
+    assert (read[0], read[0] == read[1], tree.held - held, tree.opened_for_one_read) == (
+        [(root / POD_PATH / "cpu.stat").read_bytes()],
+        True,
+        0,
+        0,
+    )
+
+
 def test_new_cgroups_are_seen_beyond_the_limit(root: Path) -> None:
     """A pod that comes when no descriptor is left is read like the others."""
     tree = live(root, descriptor_limit=3)
