@@ -100,13 +100,33 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
 
 def check_descriptors(frame: Frame, limit: int) -> Finding:
     """Whether all files can be held open."""
-    needed = frame.cgroups * (1 + len({file.name for file in (*FAST, *SLOW)}))
+    needed = frame.cgroups * (1 + len({file.name for file in (*FAST, *SLOW) if not file.seldom}))
     if needed <= limit:
         return Finding("ok", f"about {needed} descriptors needed, {limit} may be held")
     return Finding(
         "note",
         f"about {needed} descriptors needed, {limit} may be held: further files are opened for each read",
         "raise the limit of open files (LimitNOFILE of the container runtime) to spare CPU",
+    )
+
+
+def check_network(frame: Frame) -> Finding:
+    """Whether the pods' networks can be read, and why not."""
+    readable = sum(pod.network is not None for pod in frame.pods)
+    if readable:
+        return Finding("ok", f"the network counters of {readable} pod{'' if readable == 1 else 's'} can be read")
+    processes = [leaf.reading.details.process_id for pod in frame.pods for leaf in pod.leaves]
+    if frame.node.reading.details.process_id == 0 or 0 in processes:
+        return Finding(
+            "note",
+            "the pods' processes are in PID namespaces that podtally does not see: container_network_* are left out",
+            "if they are wanted: kubectl apply -k daemonset/overlays/hostpid",
+        )
+    return Finding(
+        "note",
+        "no /proc/<pid>/net/dev of the pods' processes can be read: container_network_* are left out",
+        "on a node, mount /proc without hidepid and give it with --proc-root; in a recording, it is there if it was"
+        " made with daemonset/overlays/hostpid",
     )
 
 
@@ -185,6 +205,8 @@ def examine(
             yield check_descriptors(frame, descriptor_limit)
         yield from check_answers(answers)
         yield from check_names(frame, answers)
+        if frame.pods:
+            yield check_network(frame)
     else:
         yield from check_answers(answers)
     try:

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from collector.cgroup.walk import Walker
-from collector.doctor import Finding, check_answers, check_descriptors, examine, render, unsupported
+from collector.doctor import (
+    Finding,
+    check_answers,
+    check_descriptors,
+    check_network,
+    examine,
+    render,
+    unsupported,
+)
 from collector.errors import UnsupportedNode
-from collector.model import Answer, Frame, Instant, NodeReading, Reading
+from collector.model import Answer, Details, Frame, Instant, Leaf, NodeReading, PodCgroup, Reading
 from collector.sources.recording import RecordedTree, load
 from collector.sources.tee import RecordingWriter, TeeTree
 from tests.support import Answers, live, recording, v2_root
@@ -19,6 +27,14 @@ KUBELET = "kubelet/pods.json"
 APISERVER = "apiserver/pods.json"
 EMPTY = b'{"items": []}'
 PRESSURE = "cpu.pressure, io.pressure, memory.pressure"
+
+
+NO_NETWORK = Finding(
+    "note",
+    "no /proc/<pid>/net/dev of the pods' processes can be read: container_network_* are left out",
+    "on a node, mount /proc without hidepid and give it with --proc-root; in a recording, it is there if it was"
+    " made with daemonset/overlays/hostpid",
+)
 
 
 def findings_of(name: str, *, kubepods: str | None = None) -> list[Finding]:
@@ -38,6 +54,7 @@ def healthy(pods: int, leaves: int, top: str = "kubepods.slice", driver: str = "
         Finding("ok", "all kernel files that podtally reads are there"),
         Finding("ok", "the kubelet names the pods"),
         Finding("ok", f"all cgroups of {found} and containers have names"),
+        NO_NETWORK,
     ]
 
 
@@ -77,9 +94,9 @@ def test_files_that_the_kernel_lacks_are_named() -> None:
             "absent on this kernel or cgroup: memory.peak, memory.swap.current, memory.swap.max; their families are"
             " left out",
         ),
-        findings[-1],
+        *findings[-2:],
     ]
-    assert findings[-1].what.startswith("1 cgroup has no name: kubepods.slice/")
+    assert findings[-2].what.startswith("1 cgroup has no name: kubepods.slice/")
 
 
 def test_a_refused_kubelet_is_a_fault_with_the_right_to_grant() -> None:
@@ -104,6 +121,7 @@ def test_manifests_that_are_named_are_there() -> None:
 
     assert (repo / "daemonset/base/rbac.yaml").exists()
     assert (repo / "daemonset/overlays/before-1.33").is_dir()
+    assert (repo / "daemonset/overlays/hostpid").is_dir()
 
 
 @pytest.mark.parametrize("name", ["systemd-containerd.tar.zst", "cgroupfs-containerd.tar.zst"])
@@ -178,6 +196,30 @@ def test_a_kubepods_that_is_not_there_is_told(tmp_path: Path) -> None:
         )
         in findings
     )
+
+
+@pytest.mark.parametrize(
+    ("root", "sandbox", "network", "level", "words"),
+    [
+        (2, 97, (), "ok", "the network counters of 1 pod can be read"),
+        (0, 0, None, "note", "PID namespaces that podtally does not see"),
+        (None, 0, None, "note", "PID namespaces that podtally does not see"),
+        (2, 97, None, "note", "no /proc/<pid>/net/dev"),
+        (None, None, None, "note", "no /proc/<pid>/net/dev"),
+    ],
+)
+def test_the_network_is_told_with_the_reason_for_its_absence(
+    root: int | None, sandbox: int | None, network: tuple[()] | None, level: str, words: str
+) -> None:
+    """Seen processes, those of another PID namespace, and a /proc that hides them are told apart."""
+
+    def of(process: int | None) -> Reading:
+        return Reading(0, details=Details(process_id=process))
+
+    pod = PodCgroup("p", 1, "u", "Burstable", None, of(None), (Leaf("p/l", 2, "l", None, of(sandbox)),), network)
+    finding = check_network(Frame(Instant(0, 0), NodeReading(of(root)), (pod,), {}, 0, 0))
+
+    assert (finding.level, words in finding.what) == (level, True)
 
 
 def test_too_few_descriptors_are_a_note() -> None:

@@ -265,7 +265,7 @@ class Walker:
         memory = self._read_proc("meminfo", _meminfo) or {}
         if reading.seldom_ns == reading.monotonic_ns:
             self._devices = self._read_proc("partitions", grammar.partitions)
-            # The first process is the node's own where those of pods are seen, else it may be podtally itself.
+            # Process 1 is the node's first where the pods' processes are seen, else it is podtally itself.
             root.network = self._read_proc("1/net/dev", grammar.interfaces) if self._sees_processes else None
         return NodeReading(
             reading,
@@ -361,12 +361,21 @@ class Walker:
 
         The process' cgroup is read before and after: an id that is in it both times was not another process' meanwhile.
         """
+        assert self._root is not None  # _read_root has opened it
+        if self._root.details.process_id == 0:
+            # The kernel's own threads cannot be seen: this is another PID namespace than the node's.
+            self._sees_processes = False
+            return None
         for leaf in sorted(pod.children.values(), key=lambda leaf: leaf.directory.ino):
+            if leaf.details.process_id is None:
+                continue
+            # Not that of a container where the sandbox' cannot be seen: podtally sees its own in any namespace.
             process = self._process_of(leaf) if leaf.details.process_id else None
-            if process:
-                self._sees_processes = True
-                found = self._read_proc(f"{process}/net/dev", grammar.interfaces)
-                return found if self._process_of(leaf) == process else None
+            if not process:
+                return None
+            self._sees_processes = True
+            found = self._read_proc(f"{process}/net/dev", grammar.interfaces)
+            return found if self._process_of(leaf) == process else None
         return None
 
     def _process_of(self, leaf: _Node) -> int | None:

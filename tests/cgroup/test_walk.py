@@ -781,10 +781,19 @@ def received(network: tuple[Interface, ...] | None) -> list[int] | None:
         (b"", b"98\n", [98], [1]),
         (b"98\n97\n", b"", [97], [1]),
         (b"0\n", b"0\n", None, None),
+        (b"0\n", b"98\n", None, None),
         (b"", b"", None, None),
         (b"0\n97\n", b"", None, None),
     ],
-    ids=["the sandbox", "no process in the sandbox", "several", "another PID namespace", "no process", "partly seen"],
+    ids=[
+        "the sandbox",
+        "no process in the sandbox",
+        "several",
+        "another PID namespace",
+        "podtally's own",
+        "no process",
+        "partly",
+    ],
 )
 def test_a_pods_network_is_that_of_a_process_in_it(
     a: bytes, b: bytes, of_pod: list[int] | None, of_node: list[int] | None
@@ -794,6 +803,19 @@ def test_a_pods_network_is_that_of_a_process_in_it(
     """
     frame = Walker(with_processes(a, b)).tick()
     assert (received(frame.pods[0].network), received(frame.node.network)) == (of_pod, of_node)
+
+
+def test_where_the_kernels_threads_are_not_seen_no_network_is_read() -> None:
+    """In a PID namespace of its own podtally sees its own processes, whose network is not the node's: without those
+    of the root cgroup it reads none.
+    """
+    tree = with_processes(b"", b"1\n")
+    seen = []
+    for lowest in (b"2\n", b"0\n"):
+        tree.cgroups["."].files["cgroup.procs"] = lowest
+        frame = Walker(tree).tick()
+        seen.append((received(frame.pods[0].network), received(frame.node.network)))
+    assert seen == [([1], [1]), (None, None)]
 
 
 def test_a_process_that_ended_meanwhile_gives_no_network() -> None:

@@ -22,7 +22,7 @@ from collector.server.webconfig import parse
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMONSET = REPO / "daemonset"
-COMPONENTS = ("podmonitor", "kubelet-insecure-tls", "before-1.33", "verify", "hostport-tls", "networkpolicy")
+COMPONENTS = ("podmonitor", "kubelet-insecure-tls", "before-1.33", "verify", "hostport-tls", "networkpolicy", "hostpid")
 OVERLAYS = tuple(f"overlays/{name}" for name in COMPONENTS)
 BUILDS = (".", "base", *OVERLAYS)
 
@@ -57,6 +57,7 @@ ADDED_ENVIRONMENT: dict[str, dict[str, str]] = {
     },
 }
 TLS = "overlays/hostport-tls"
+HOSTPID = "overlays/hostpid"
 COMBINATIONS = [
     *(chosen for size in range(2, len(COMPONENTS) + 1) for chosen in combinations(COMPONENTS, size)),
     *((second, first) for first, second in combinations(COMPONENTS, 2)),
@@ -207,10 +208,11 @@ def test_security(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_host(name: str) -> None:
-    """Of the host the pod has /sys/fs/cgroup, read-only, no namespace, and a port where the overlay is for one."""
+    """Of the host the pod has /sys/fs/cgroup, read-only, and a port or the PID namespace where an overlay is for it."""
     spec = pod_of(build(name))["spec"]
-    for setting in ("hostPID", "hostNetwork", "hostIPC"):
+    for setting in ("hostNetwork", "hostIPC"):
         assert not spec.get(setting, False), setting
+    assert spec.get("hostPID", False) == (name == HOSTPID)
     container = container_of(build(name))
     assert [port.get("hostPort") for port in container["ports"]] == [9753 if name == TLS else None]
     assert [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume] == ["/sys/fs/cgroup"]
