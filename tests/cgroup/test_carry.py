@@ -147,5 +147,6 @@ def test_devices_and_interfaces_go_on_over_the_seam() -> None:
         read, received = (14, 18)[number], (107, 114)[number]
         io = (DeviceIo(8, 0, read), DeviceIo(8, 16, None, (28, 36)[number]))
         network = (Interface("eth0", received, *[0] * 7),)
-        assert [one.reading.details.io for one in (frame.node, *frame.pods, *frame.slices)] == [io] * 3
+        readings_of = (frame.node.reading, frame.pods[0].reading, frame.slices[0].reading)
+        assert [reading.details.io for reading in readings_of] == [io] * 3
         assert (frame.node.network, frame.pods[0].network) == (network, network)
