@@ -41,10 +41,12 @@ _CONSTANT = {
     "io.stat": "254:0 rbytes=1048576 wbytes=65536 rios=256 wios=16 dbytes=0 dios=0\n",
     "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
     "memory.max": "max\n",
+    "memory.min": "0\n",
     "memory.pressure": _PRESSURE,
     "memory.swap.current": "0\n",
     "memory.swap.max": "0\n",
     "pids.current": "1\n",
+    "pids.max": "max\n",
 }
 """Files whose contents do not matter to the numbers."""
 

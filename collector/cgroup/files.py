@@ -218,9 +218,9 @@ SLOW: tuple[KernelFile, ...] = (
 )
 """Read every few ticks (``--slow-every``), or more seldom where the row says so."""
 
-SELDOM_TURNS = 2
-"""How many times the other slow files are read before a seldom one is. With ``--slow-every 1`` all are read every
-tick, as a recording is to hold all of them."""
+SELDOM_TURNS = 3
+"""How many times the other slow files are read before a seldom one is: every 15 s, as the kubelet looks at a cgroup
+every 10 to 20 s. With ``--slow-every 1`` all are read every tick, as a recording is to hold all of them."""
 
 CONTAINER_FILES: tuple[str, ...] = tuple(file.name for file in (*FAST, *SLOW) if not file.pods_only and not file.seldom)
 """What is read of a container's cgroup every few ticks at least."""

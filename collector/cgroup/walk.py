@@ -62,12 +62,14 @@ Parsed = TypeVar("Parsed")
 class _Row:
     """A row of ``cgroup/files.py`` made ready for reading."""
 
-    __slots__ = ("absent", "extract", "name")
+    __slots__ = ("absent", "extract", "keep", "name")
 
     def __init__(self, file: KernelFile) -> None:
         self.name = file.name
         self.extract = extractor(file)
         self.absent: Values = (None,) * len(file.keys)
+        self.keep = not file.seldom
+        """What the file held is kept, not to parse an unchanged one again: for seldom ones it is not worth the memory."""
 
 
 class _Files:
@@ -499,7 +501,7 @@ class Walker:
             if isinstance(data, bytes):
                 try:
                     values[index] = row.extract(data)
-                    parsed[index] = data
+                    parsed[index] = data if row.keep else None
                     continue
                 except grammar.Malformed as error:
                     self._count(ParseError(f"{node.path}/{row.name}", error.line))
