@@ -69,7 +69,7 @@ class _Row:
         self.extract = extractor(file)
         self.absent: Values = (None,) * len(file.keys)
         self.keep = not file.seldom
-        """What the file held is kept, not to parse an unchanged one again: for seldom ones it is not worth the memory."""
+        """What the file held is kept, so as not to parse it again unchanged. Seldom ones are not worth the memory."""
 
 
 class _Files:

@@ -77,7 +77,6 @@ def as_markdown() -> str:
         lines += ["| name | type | unit | labels | sources | what it is | from |", "|---|---|---|---|---|---|---|"]
         lines += [_row(metric) for metric in metrics]
         lines.append("")
-    lines += _told()
     lines += [
         "## /metrics/cadvisor",
         "",
@@ -90,6 +89,7 @@ def as_markdown() -> str:
         "|---|---|---|---|---|---|---|",
         *(_row(metric) for metric in (*CADVISOR, SCRAPE_ERROR)),
         "",
+        *_told(),
         "## /metrics/resource",
         "",
         "`/metrics/resource` has the kubelet's families, names, types and timestamps, see",

@@ -6,6 +6,7 @@ import json
 import re
 
 from collector.metrics import docs
+from collector.metrics.cadvisor_catalogue import CADVISOR, SCRAPE_ERROR
 from collector.metrics.catalogue import CATALOGUE, CONTAINER, POD
 from collector.metrics.native import NativeExposition, Selection
 from tests.replays import last_tally
@@ -15,7 +16,7 @@ def test_every_metric_has_a_row() -> None:
     """Each name is in the page's tables once, with its help, where it comes from and the sources that fill it."""
     page = docs.as_markdown().partition("## Other sources")[0]
 
-    for metric in CATALOGUE:
+    for metric in (*CATALOGUE, *CADVISOR, SCRAPE_ERROR):
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{metric.name}` |")]
         assert metric.help.replace("|", "\\|") in row
         assert (" | all | " if len(metric.sources) == 3 else f" | {', '.join(metric.sources)} | ") in row
@@ -34,11 +35,12 @@ def test_the_families_of_other_sources_have_a_table() -> None:
 
 
 def test_the_json_is_the_catalogue() -> None:
-    """The JSON has each metric with its name, type and labels."""
+    """The JSON has each metric with its page, name, type and labels."""
     rows = json.loads(docs.as_json())
 
-    assert [(row["name"], row["type"], tuple(row["labels"])) for row in rows] == [
-        (metric.name, metric.type, metric.labels) for metric in CATALOGUE
+    pages = (("/metrics", CATALOGUE), ("/metrics/cadvisor", (*CADVISOR, SCRAPE_ERROR)))
+    assert [(row["path"], row["name"], row["type"], tuple(row["labels"])) for row in rows] == [
+        (path, metric.name, metric.type, metric.labels) for path, metrics in pages for metric in metrics
     ]
 
 
