@@ -291,21 +291,26 @@ class CadvisorExposition:
                     ]
             yield metric, lines
 
-    def render(self, tally: Tally | None, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0) -> str:
-        """The page; without a tally there is but ``container_scrape_error`` 1."""
-        parts: list[str] = []
+    def parts(
+        self, tally: Tally | None, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0
+    ) -> Iterator[str]:
+        """The page, a family at a time: of a large node it is 6 MB, which nobody needs to hold whole. Without a tally
+        there is but ``container_scrape_error`` 1.
+        """
         error = (SCRAPE_ERROR, [f"{SCRAPE_ERROR.name} {text.number(int(tally is None))}"])
         every: Iterable[tuple[CadvisorMetric, list[str]]] = ()
         if tally is not None:
             every = self.families(tally, openmetrics=openmetrics, shift_ns=shift_ns, start_shift_ns=start_shift_ns)
         for metric, lines in chain(every, (error,)):
             if lines:
-                unit = metric.declared_unit
-                parts.append(text.head(metric.name, metric.type, metric.help, unit, openmetrics=openmetrics))
-                parts += lines
+                head = text.head(metric.name, metric.type, metric.help, metric.declared_unit, openmetrics=openmetrics)
+                yield "\n".join((head, *lines, ""))
         if openmetrics:
-            parts.append("# EOF")
-        return "\n".join((*parts, ""))
+            yield "# EOF\n"
+
+    def render(self, tally: Tally | None, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0) -> str:
+        """The same in one piece."""
+        return "".join(self.parts(tally, openmetrics=openmetrics, shift_ns=shift_ns, start_shift_ns=start_shift_ns))
 
 
 _NS_PER_SECOND = 1_000_000_000

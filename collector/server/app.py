@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gzip
 import ipaddress
 import json
 import logging
@@ -12,7 +11,8 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -45,6 +45,9 @@ _TLS_IDLE_SECONDS = 150.0
 
 _GZIP_LEVEL = 1
 """A scrape is sent over the node's network once: more effort costs more CPU than it saves bytes."""
+
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS
+"""zlib's number for gzip's header and trailer, which then has no time in it."""
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -133,49 +136,54 @@ class Server:
             start_shift_ns=published.start_shift_ns,
         )
 
-    def cadvisor_text(self, *, openmetrics: bool) -> str:
-        """``/metrics/cadvisor``; where the tally is too old, likewise."""
+    def cadvisor_parts(self, *, openmetrics: bool) -> Iterator[str]:
+        """``/metrics/cadvisor``, a family at a time; where the tally is too old, likewise."""
         published = self._loop.published if self._loop.alive()[0] else None
         if published is None:
-            return self._cadvisor.render(None, openmetrics=openmetrics)
-        return self._cadvisor.render(
+            return self._cadvisor.parts(None, openmetrics=openmetrics)
+        return self._cadvisor.parts(
             published.tally,
             openmetrics=openmetrics,
             shift_ns=published.shift_ns,
             start_shift_ns=published.start_shift_ns,
         )
 
-    def _exposition(self, request: web.Request, render: Callable[[bool], str]) -> web.Response:
+    def cadvisor_text(self, *, openmetrics: bool) -> str:
+        """The same in one piece."""
+        return "".join(self.cadvisor_parts(openmetrics=openmetrics))
+
+    def _exposition(self, request: web.Request, render: Callable[[bool], Iterable[str]]) -> web.Response:
         why = why_not(self._loop.collector.account.source, request.path)
         if why is not None:
             return web.Response(text=f"{request.path} is {why}\n", status=404)
         begun = time.perf_counter()
         openmetrics = wants_openmetrics(_header(request, "Accept"))
-        response = _encoded(request, render(openmetrics).encode(), OPENMETRICS if openmetrics else TEXT)
+        parts = (part.encode() for part in render(openmetrics))
+        response = _encoded(request, parts, OPENMETRICS if openmetrics else TEXT)
         self._loop.collector.account.scraped(request.path, time.perf_counter() - begun)
         return response
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return self._exposition(request, lambda openmetrics: self.metrics_text(openmetrics=openmetrics))
+        return self._exposition(request, lambda openmetrics: (self.metrics_text(openmetrics=openmetrics),))
 
     async def _resource(self, request: web.Request) -> web.Response:
-        return self._exposition(request, lambda openmetrics: self.resource_text(openmetrics=openmetrics))
+        return self._exposition(request, lambda openmetrics: (self.resource_text(openmetrics=openmetrics),))
 
     async def _cadvisor_page(self, request: web.Request) -> web.Response:
-        return self._exposition(request, lambda openmetrics: self.cadvisor_text(openmetrics=openmetrics))
+        return self._exposition(request, lambda openmetrics: self.cadvisor_parts(openmetrics=openmetrics))
 
     # --- for people and scripts
 
     async def _page(self, request: web.Request) -> web.Response:
         text = page.render(self._loop.published, self._loop.failure)
-        return _encoded(request, text.encode(), "text/html; charset=utf-8")
+        return _encoded(request, (text.encode(),), "text/html; charset=utf-8")
 
     async def _pods(self, request: web.Request) -> web.Response:
         published = self._loop.published
         if published is None:
             return web.json_response({"error": "no tally yet"}, status=503)
         text = json.dumps(api.document(published))
-        return _encoded(request, text.encode(), "application/json; charset=utf-8")
+        return _encoded(request, (text.encode(),), "application/json; charset=utf-8")
 
     # --- probes
 
@@ -210,12 +218,20 @@ def _header(request: web.Request, name: str) -> str:
     return ",".join(request.headers.getall(name, ()))
 
 
-def _encoded(request: web.Request, body: bytes, content_type: str) -> web.Response:
+def _encoded(request: web.Request, parts: Iterable[bytes], content_type: str) -> web.Response:
     headers = {"Content-Type": content_type, "Vary": "Accept-Encoding, Accept"}
     if wants_gzip(_header(request, "Accept-Encoding")):
         headers["Content-Encoding"] = "gzip"
-        body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
-    return web.Response(body=body, headers=headers)
+        parts = _compressed(parts)
+    return web.Response(body=b"".join(parts), headers=headers)
+
+
+def _compressed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The parts as one gzip stream; none of them is needed longer than it takes to compress it."""
+    gzip = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
+    for part in parts:
+        yield gzip.compress(part)
+    yield gzip.flush()
 
 
 def parse_listen(value: str) -> tuple[str | None, int]:

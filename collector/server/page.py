@@ -13,7 +13,7 @@ from collector.table import time_text
 LINKS = (
     ("/metrics", "podtally's metrics, for Prometheus"),
     ("/metrics/resource", "the kubelet's endpoint of that name, for metrics-server"),
-    ("/metrics/cadvisor", "the kubelet's endpoint of that name, for dashboards on container_*"),
+    ("/metrics/cadvisor", "the kubelet's page of that name, for dashboards made for it"),
     ("/api/v1/pods", "this tally as JSON"),
     ("/healthz", "liveness"),
     ("/readyz", "readiness, and where the names come from"),
