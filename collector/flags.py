@@ -310,7 +310,8 @@ FLAGS: tuple[Flag, ...] = (
         default="5",
         metavar="N",
         sources=_CGROUP,
-        help="read the files that need not be read every tick every N ticks",
+        help="read the files that need not be read every tick every N ticks, and those that /metrics/cadvisor alone"
+        " needs every third time",
     ),
     Flag(
         name="verify-interval",

@@ -83,15 +83,15 @@ def _pod_rows(one: PodTally) -> Iterator[Row]:
     namespace, pod = one.pod.namespace, one.pod.name
     # Interfaces of the host's network are the node's, in whichever pod they are seen.
     network = None if one.pod.host_network else one.cgroup.network
-    starts = [start for start in (one.cgroup.begun_ns, *(each.started_ns for each in one.containers)) if start]
-    earliest = min(starts, default=None)
-    whole = Row("pod", f"/{one.cgroup.path}", one.reading, earliest, namespace=namespace, pod=pod)
+    # The pod's cgroup is made before its sandbox', and that before the containers are, whatever their mtimes say.
+    starts = [each.started_ns for each in one.containers]
+    begun_ns = _earliest(one.cgroup.begun_ns, *starts)
+    whole = Row("pod", f"/{one.cgroup.path}", one.reading, begun_ns, namespace=namespace, pod=pod)
     leaf = one.sandbox
     yield whole if leaf is not None else _with_network(whole, network, one.reading)
     if leaf is not None:
-        # It is made before the containers are.
-        made = None if leaf.started_ns is None else min((leaf.started_ns, *starts))
-        sandbox = Row("sandbox", f"/{leaf.path}", leaf.reading, made, namespace=namespace, pod=pod)
+        begun_ns = None if leaf.started_ns is None else _earliest(leaf.started_ns, *starts)
+        sandbox = Row("sandbox", f"/{leaf.path}", leaf.reading, begun_ns, namespace=namespace, pod=pod)
         yield _with_network(sandbox._replace(name=leaf.container_id), network, one.reading)
     for each in one.containers:
         yield Row(
@@ -105,6 +105,10 @@ def _pod_rows(one: PodTally) -> Iterator[Row]:
             namespace=namespace,
             pod=pod,
         )
+
+
+def _earliest(*times_ns: int | None) -> int | None:
+    return min((time_ns for time_ns in times_ns if time_ns is not None), default=None)
 
 
 def node_reading(node: NodeReading) -> Reading:

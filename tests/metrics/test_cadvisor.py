@@ -217,6 +217,20 @@ def test_a_named_pod_without_a_running_container_keeps_its_rows() -> None:
     assert [row.kind for row in rows(replace(tally, pods=(pod,), slices=()))] == ["node", "pod", "sandbox"]
 
 
+def test_starts_follow_one_another() -> None:
+    """A pod begins before its sandbox, and that before its containers, as their directories or statuses say."""
+    tally = last_tally("oom.tar.zst")
+    begun: dict[str, list[int]] = {}
+    for row in rows(tally):
+        if row.pod and row.begun_ns is not None:
+            begun.setdefault(f"{row.namespace}/{row.pod}", []).append(row.begun_ns)
+
+    assert {name: times[:2] for name, times in begun.items()} == {
+        name: sorted((times[0], times[1])) for name, times in begun.items()
+    }
+    assert all(times[1] <= min(times[1:]) for times in begun.values() if len(times) > 2)
+
+
 # --- the values -----------------------------------------------------------------------------------------------------
 
 
