@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Container, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from collector import __version__, flags, table
 from collector.cgroup import paths
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collector.server.webconfig import WebConfig
     from collector.sources.recording import RecordedTree, Recording
     from collector.sources.upstream import LiveUpstream
-    from collector.upstream.collect import Kind
+    from collector.upstream.collect import Kind, UpstreamCollector
 
 log = logging.getLogger("collector")
 
@@ -204,12 +204,20 @@ def _own_namespace() -> str:
         ) from None
 
 
-def _live_upstream(arguments: argparse.Namespace, kind: Kind, namespaces: tuple[str, ...]) -> LiveUpstream:
-    """Who asks for what ``kind`` is of; ``namespaces`` are the metrics API's, none for all."""
+def _namespaces(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The namespaces whose pods the metrics API is asked for; none for all, and for other sources."""
+    if arguments.reads != "metrics-api" or arguments.all_namespaces:
+        return ()
+    return flags.namespaces(arguments) or (_own_namespace(),)
+
+
+def _live_upstream(
+    arguments: argparse.Namespace, kind: Kind, namespaces: tuple[str, ...], interval: float
+) -> LiveUpstream:
+    """Who asks for what ``kind`` is of."""
     from collector.sources import upstream as live
     from collector.upstream import collect
 
-    interval = arguments.upstream_interval
     if kind is collect.SUMMARY:
         question = http.Question(answer=kind.answer, endpoint=_kubelet(arguments), path=live.summary_path())
         names = _live_answers(arguments, at_least_every=interval)
@@ -272,11 +280,14 @@ def _recorded(
     return tree, collector
 
 
-class _Asking:
-    """Runs :class:`LiveAnswers` in a thread of its own while a command that serves nothing is at work."""
+Asker = TypeVar("Asker", "http.LiveAnswers", "LiveUpstream")
 
-    def __init__(self, answers: http.LiveAnswers) -> None:
-        self._answers = answers
+
+class _Asking(Generic[Asker]):
+    """Runs one who asks in a thread of its own while a command that serves nothing is at work."""
+
+    def __init__(self, answers: Asker) -> None:
+        self._answers: Asker = answers
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
 
@@ -288,7 +299,7 @@ class _Asking:
         finally:
             self._loop.close()
 
-    def __enter__(self) -> http.LiveAnswers:
+    def __enter__(self) -> Asker:
         self._thread.start()
         self._answers.first_round.wait(_ANSWER_WAIT_SECONDS)
         return self._answers
@@ -430,11 +441,8 @@ def _serve_upstream(arguments: argparse.Namespace, config: WatchedConfig | None,
     from collector.sources.upstream import LiveClock
     from collector.upstream import collect
 
-    kind = collect.KINDS[arguments.reads]
-    namespaces: tuple[str, ...] = ()
-    if kind is collect.METRICS_API and not arguments.all_namespaces:
-        namespaces = flags.namespaces(arguments) or (_own_namespace(),)
-    answers = _live_upstream(arguments, kind, namespaces)
+    kind, namespaces = collect.KINDS[arguments.reads], _namespaces(arguments)
+    answers = _live_upstream(arguments, kind, namespaces, arguments.upstream_interval)
     collector = collect.UpstreamCollector(
         kind,
         clock=LiveClock(),
@@ -451,14 +459,16 @@ def _serve_upstream(arguments: argparse.Namespace, config: WatchedConfig | None,
     return _run_server(arguments, collector, pace, answers.run, what, config, reviews)
 
 
-def _replayed_upstream(arguments: argparse.Namespace, recording: Recording) -> tuple[RecordedTree, Ticking]:
+def _replayed_upstream(
+    recording: Recording, source: str, *, stale_after: float
+) -> tuple[RecordedTree, UpstreamCollector]:
     from collector.sources.recording import RecordedAnswers, RecordedTree
     from collector.upstream import collect
 
-    kind = collect.KINDS[arguments.reads]
+    kind = collect.KINDS[source]
     if not any(one.name == kind.answer for frame in recording.frames for one in frame.answers):
         raise UsageError(
-            f"{arguments.recording} has no {kind.answer}, which --source {kind.source} is made of: record it with an"
+            f"{recording.path} has no {kind.answer}, which --source {kind.source} is made of: record it with an"
             " account that may read it, as the overlay verify gives it"
         )
     tree = RecordedTree(recording)
@@ -466,7 +476,7 @@ def _replayed_upstream(arguments: argparse.Namespace, recording: Recording) -> t
         kind,
         clock=tree,
         answers=RecordedAnswers(tree),
-        stale_after_ns=round(arguments.stale_after * 1e9),
+        stale_after_ns=round(stale_after * 1e9),
         node_name=recording.meta.node if kind is collect.SUMMARY else "",
     )
     return tree, collector
@@ -482,7 +492,7 @@ def _replay(arguments: argparse.Namespace) -> int:
             recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods
         )
     else:
-        tree, collector = _replayed_upstream(arguments, recording)
+        tree, collector = _replayed_upstream(recording, arguments.reads, stale_after=arguments.stale_after)
     if arguments.openmetrics:
         return _backfill(arguments, collector, len(recording.frames))
     pace = ReplayPace(tree.gap_ns, recording.interval_ns, arguments.speed)
@@ -820,6 +830,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from collector import doctor
     from collector.sources.recording import RecordedTree
 
+    if arguments.reads != "cgroup":
+        text, faults = doctor.render(doctor.examine_upstream(_upstream_once(arguments)))
+        sys.stdout.write(text)
+        return 1 if faults else 0
     answers: list[Answer] = []
     try:
         if arguments.source:
@@ -839,6 +853,29 @@ def _doctor(arguments: argparse.Namespace) -> int:
     text, faults = doctor.render(findings)
     sys.stdout.write(text)
     return 1 if faults else 0
+
+
+_DOCTOR_STALE_SECONDS = 120.0
+
+
+def _upstream_once(arguments: argparse.Namespace) -> Tally:
+    """What an upstream says now, or said last in a recording."""
+    from collector.sources.upstream import LiveClock
+    from collector.upstream import collect
+
+    if arguments.source:
+        _, recorded = _replayed_upstream(_load(arguments.source), arguments.reads, stale_after=_DOCTOR_STALE_SECONDS)
+        return deque(recorded.tallies(), maxlen=1).pop()
+    kind, namespaces = collect.KINDS[arguments.reads], _namespaces(arguments)
+    with _Asking(_live_upstream(arguments, kind, namespaces, _DOCTOR_STALE_SECONDS)) as answers:
+        return collect.UpstreamCollector(
+            kind,
+            clock=LiveClock(),
+            answers=answers,
+            stale_after_ns=round(_DOCTOR_STALE_SECONDS * 1e9),
+            node_name="",
+            namespaces=namespaces,
+        ).tick()
 
 
 def _metrics(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from collector.cgroup.files import FAST, SLOW
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import SourceError, UnsupportedNode, UsageError
 from collector.history import History
-from collector.model import Answer, Frame
+from collector.model import Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import Tree
 from collector.tally import tally
@@ -213,6 +213,46 @@ def examine(
         grammar.meminfo(tree.read_proc("meminfo"))
     except (SourceError, grammar.Malformed) as error:
         yield Finding("note", f"{error}; the node's swap is left out", "on a node, give its /proc with --proc-root")
+
+
+_REACH = {
+    "summary": "check --kubelet-url and that the node lets this pod reach it",
+    "metrics-api": "check --apiserver-url and that the network lets this pod reach it",
+}
+_NAMES_STEPS = {
+    "the kubelet": "grant get on nodes/pods, as daemonset/overlays/source-summary does",
+    "the API server": "grant get and list on pods, as daemonset/overlays/source-metrics-api does in its namespace",
+}
+
+
+def examine_upstream(tally: Tally) -> Iterator[Finding]:
+    """What there is to say of a source that is asked: how it answers, who names its pods, and what is missing."""
+    upstream, names = tally.upstream, tally.names
+    assert upstream is not None
+    if upstream.up:
+        yield Finding("ok", f"{upstream.peer} answers")
+    else:
+        # What to do about a refusal is in the state itself.
+        step = "" if upstream.state.startswith("HTTP ") else _REACH[tally.source]
+        yield Finding("fault", f"{upstream.peer} does not answer: {upstream.state}", step)
+    answered = {"the kubelet": names.kubelet, "the API server": names.apiserver}
+    naming = [peer for peer, state in answered.items() if state == "ok"]
+    for peer, state in answered.items():
+        if state == "ok":
+            yield Finding("ok", f"{peer} names the pods")
+        elif state not in ("unknown", "not asked"):
+            step = _NAMES_STEPS[peer] if state.startswith("HTTP ") else _REACH[tally.source]
+            yield Finding("note" if naming else "fault", f"{peer} does not name the pods: {state}", step)
+    if not upstream.up or not naming:
+        return
+    count = len(tally.pods)
+    yield Finding("ok" if count else "note", f"{count} pod{'' if count == 1 else 's'} with running containers")
+    for reason, number in sorted(tally.incomplete.items()):
+        yield Finding(
+            "note",
+            f"{number} pod{'' if number == 1 else 's'} incomplete: {reason.replace('_', ' ')}",
+            "normal for half a minute after a pod starts or ends",
+        )
 
 
 def unsupported(error: UnsupportedNode, answers: Iterable[Answer]) -> Iterator[Finding]:

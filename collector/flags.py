@@ -139,7 +139,7 @@ class Flag:
 
 
 _NODE = ("serve", "record", "top", "verify", "doctor")
-_WITH_SOURCE = ("serve", "replay")
+_WITH_SOURCE = ("serve", "replay", "doctor")
 _CGROUP: tuple[SourceName, ...] = ("cgroup",)
 _OF_A_NODE: tuple[SourceName, ...] = ("cgroup", "summary")
 _UPSTREAM: tuple[SourceName, ...] = ("summary", "metrics-api")
@@ -168,7 +168,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="stale-after",
         kind="duration",
-        commands=_WITH_SOURCE,
+        commands=("serve", "replay"),
         default="2m",
         metavar="TIME",
         sources=_UPSTREAM,
@@ -443,21 +443,26 @@ FLAGS: tuple[Flag, ...] = (
         name="namespace",
         short="n",
         kind="text",
-        commands=("top", "verify", "serve"),
+        commands=("top", "verify", "serve", "doctor"),
         metavar="NS",
         sources=("metrics-api",),
         help="pods of this namespace only",
-        helps={"serve": "pods of this namespace, or of several, separated by commas; podtally's own if not given"},
+        helps=dict.fromkeys(
+            ("serve", "doctor"),
+            "pods of this namespace, or of several, separated by commas; podtally's own if not given",
+        ),
     ),
     Flag(
         name="all-namespaces",
         short="A",
         kind="switch",
-        commands=("top", "verify", "serve"),
+        commands=("top", "verify", "serve", "doctor"),
         default="false",
         sources=("metrics-api",),
         help="pods of all namespaces, which is the default",
-        helps={"serve": "pods of all namespaces, for which podtally's account needs a ClusterRole"},
+        helps=dict.fromkeys(
+            ("serve", "doctor"), "pods of all namespaces, for which podtally's account needs a ClusterRole"
+        ),
     ),
     Flag(name="no-headers", kind="switch", commands=("top",), default="false", help="leave the heads out"),
     Flag(
@@ -621,7 +626,7 @@ def _check_source(arguments: argparse.Namespace, given: list[Flag]) -> None:
                 f"--{flag.name} is of no use with --source {source}: leave it out, or choose --source"
                 f" {' or '.join(flag.sources)}"
             )
-    if source == "metrics-api" and arguments.command == "serve":
+    if source == "metrics-api" and arguments.command != "replay":
         if arguments.namespace and arguments.all_namespaces:
             raise UsageError(f"--namespace {arguments.namespace} and --all-namespaces contradict each other")
         namespaces(arguments)
@@ -630,7 +635,7 @@ def _check_source(arguments: argparse.Namespace, given: list[Flag]) -> None:
     every = getattr(arguments, "upstream_interval", _SHORTEST_UPSTREAM_INTERVAL)
     if every < _SHORTEST_UPSTREAM_INTERVAL:
         raise UsageError(f"--upstream-interval {every:g}s is shorter than {_SHORTEST_UPSTREAM_INTERVAL:g}s")
-    if arguments.stale_after < 2 * every:
+    if arguments.command != "doctor" and arguments.stale_after < 2 * every:
         raise UsageError(
             f"--stale-after {arguments.stale_after:g}s is shorter than two of --upstream-interval {every:g}s, so that"
             f" one lost answer would empty the page: give --stale-after {2 * every:g}s or more"

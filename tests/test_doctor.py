@@ -14,11 +14,24 @@ from collector.doctor import (
     check_descriptors,
     check_network,
     examine,
+    examine_upstream,
     render,
     unsupported,
 )
 from collector.errors import UnsupportedNode
-from collector.model import Answer, Details, Frame, Instant, Leaf, NodeReading, PodCgroup, Reading
+from collector.model import (
+    Answer,
+    Details,
+    Frame,
+    Instant,
+    Leaf,
+    NamesState,
+    NodeReading,
+    PodCgroup,
+    Reading,
+    Tally,
+    Upstream,
+)
 from collector.sources.recording import RecordedTree, load
 from collector.sources.tee import RecordingWriter, TeeTree
 from tests.support import Answers, live, recording, v2_root
@@ -255,3 +268,70 @@ def test_a_recording_of_a_recording_is_as_well_as_the_recording(tmp_path: Path) 
     found = list(examine(RecordedTree(load(tmp_path / "r")), [], kubepods=None, descriptor_limit=None))
 
     assert Finding("ok", "all kernel files that podtally reads are there") in found
+
+
+@pytest.mark.parametrize(
+    ("state", "kubelet", "apiserver", "expected"),
+    [
+        (
+            "HTTP 403: no (podtally's account needs it)",
+            "ok",
+            "unknown",
+            [
+                Finding("fault", "the peer does not answer: HTTP 403: no (podtally's account needs it)"),
+                Finding("ok", "the kubelet names the pods"),
+            ],
+        ),
+        (
+            "ok",
+            "HTTP 403: no",
+            "ok",
+            [
+                Finding("ok", "the peer answers"),
+                Finding(
+                    "note",
+                    "the kubelet does not name the pods: HTTP 403: no",
+                    "grant get on nodes/pods, as daemonset/overlays/source-summary does",
+                ),
+                Finding("ok", "the API server names the pods"),
+                Finding("note", "0 pods with running containers"),
+                Finding("note", "1 pod incomplete: unnamed pod", "normal for half a minute after a pod starts or ends"),
+            ],
+        ),
+        (
+            "it hangs",
+            "not asked",
+            "it hangs",
+            [
+                Finding(
+                    "fault",
+                    "the peer does not answer: it hangs",
+                    "check --kubelet-url and that the node lets this pod reach it",
+                ),
+                Finding(
+                    "fault",
+                    "the API server does not name the pods: it hangs",
+                    "check --kubelet-url and that the node lets this pod reach it",
+                ),
+            ],
+        ),
+    ],
+)
+def test_an_upstream_is_told_with_the_next_step(
+    state: str, kubelet: str, apiserver: str, expected: list[Finding]
+) -> None:
+    """How it answers, who names the pods, and what is missing; one who is not asked is not spoken of."""
+    instant = Instant(0, 0)
+    tally = Tally(
+        node_name="",
+        instant=instant,
+        window_seconds=None,
+        node=NodeReading(Reading(0)),
+        pods=(),
+        names=NamesState(source="kubelet", kubelet=kubelet, apiserver=apiserver, age_since_ns=0),
+        incomplete={"unnamed_pod": 1},
+        source="summary",
+        upstream=Upstream(peer="the peer", state=state, answered_ns=0, stale_after_ns=1),
+    )
+
+    assert list(examine_upstream(tally)) == expected

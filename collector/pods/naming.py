@@ -92,7 +92,7 @@ class Naming:
             self._source = source
             if source == "memory":
                 log.warning("neither the kubelet nor the API server names the pods: the last known names are used")
-            elif source == "apiserver":
+            elif source == "apiserver" and self._state[KUBELET] != "unknown":
                 log.warning("names are taken from the API server until the kubelet answers")
 
     @property

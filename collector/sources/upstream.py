@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import NamedTuple
 
 import aiohttp
 
@@ -48,6 +49,17 @@ class LiveClock:
         return Instant(time.time_ns(), time.monotonic_ns())
 
 
+class Rounds(NamedTuple):
+    """First rounds of questions, of several who ask."""
+
+    events: tuple[threading.Event, ...]
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all are over; false if they are not by then."""
+        end = time.monotonic() + timeout
+        return all(event.wait(max(0.0, end - time.monotonic())) for event in self.events)
+
+
 class LiveUpstream:
     """Asks the questions together, every ``interval`` seconds; satisfies :class:`collector.seams.AnswerSource`.
 
@@ -69,6 +81,9 @@ class LiveUpstream:
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
+        self._asked = threading.Event()
+        self.first_round = Rounds((self._asked, *([names.first_round] if names is not None else [])))
+        """Over once all have been asked, for names as well."""
 
     def take(self) -> list[Answer]:
         """What came in since, the last of each name. Names first: an answer is read with the names of its time."""
@@ -93,6 +108,7 @@ class LiveUpstream:
                 answers = await asyncio.gather(*(self._fetch(session, one) for one in self._questions))
                 with self._lock:
                     self._answers.update((answer.name, answer) for answer in answers)
+                self._asked.set()
                 await asyncio.sleep(max(0.0, begun + self._interval - time.monotonic()))
 
     async def _fetch(self, session: aiohttp.ClientSession, question: Question) -> Answer:

@@ -17,14 +17,25 @@ import pytest
 import yaml
 
 from collector import __version__
-from collector.flags import FLAGS
+from collector.flags import FLAGS, build_parser, resolve
 from collector.server.webconfig import parse
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMONSET = REPO / "daemonset"
-COMPONENTS = ("podmonitor", "kubelet-insecure-tls", "before-1.33", "verify", "hostport-tls", "networkpolicy", "hostpid")
+COMPONENTS = (
+    "podmonitor",
+    "kubelet-insecure-tls",
+    "before-1.33",
+    "verify",
+    "hostport-tls",
+    "networkpolicy",
+    "hostpid",
+    "source-summary",
+)
 OVERLAYS = tuple(f"overlays/{name}" for name in COMPONENTS)
 BUILDS = (".", "base", *OVERLAYS)
+METRICS_API = "overlays/source-metrics-api"
+"""One pod in a namespace: not made of the base, and so not among the builds that are."""
 
 Manifest = dict[str, Any]  # a Kubernetes object as YAML has it
 Rule = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # API groups, resources, verbs
@@ -58,12 +69,23 @@ ADDED_ENVIRONMENT: dict[str, dict[str, str]] = {
 }
 TLS = "overlays/hostport-tls"
 HOSTPID = "overlays/hostpid"
+SUMMARY = "overlays/source-summary"
 COMBINATIONS = [
-    *(chosen for size in range(2, len(COMPONENTS) + 1) for chosen in combinations(COMPONENTS, size)),
-    *((second, first) for first, second in combinations(COMPONENTS, 2)),
-    tuple(reversed(COMPONENTS)),
+    chosen
+    for chosen in (
+        *combinations(COMPONENTS, 2),
+        *((second, first) for first, second in combinations(COMPONENTS, 2)),
+        *(
+            tuple(one for one in order if one != without)
+            for order in (COMPONENTS, tuple(reversed(COMPONENTS)))
+            for without in ("hostport-tls", "source-summary")
+        ),
+    )
+    if not {"hostport-tls", "source-summary"} <= set(chosen)
 ]
-"""Every combination of two components and more as they are listed, and each two, and all, the other way round."""
+"""Each two components and all of them, as they are listed and the other way round; without those two that exclude each
+other. A component patches what the base has, so that what goes wrong goes wrong between two.
+"""
 README = DAEMONSET / "README.md"
 METRICS_SERVER = REPO / "docs" / "metrics-server.md"
 BASE_KINDS = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Namespace", "Service", "ServiceAccount"]
@@ -131,6 +153,25 @@ def strings_of(node: object) -> Iterator[str]:
             yield from strings_of(value)
 
 
+def expected_rules(*names: str) -> list[Rule]:
+    """The rules of the base with these overlays: source-summary has one in the place of another, the others add."""
+    base = [BASE_RULES[0], (("",), ("nodes/stats",), ("get",))] if SUMMARY in names else BASE_RULES
+    return base + [rule for name in names for rule in ADDED_RULES.get(name, [])]
+
+
+def expected_environment(*names: str) -> dict[str, str]:
+    """The container's environment, likewise, in its order."""
+    where = {"PODTALLY_SOURCE": "summary"} if SUMMARY in names else {"PODTALLY_CGROUP_ROOT": "/host/sys/fs/cgroup"}
+    return {
+        "PODTALLY_NODE_NAME": "spec.nodeName",
+        **where,
+        "HOST_IP": "status.hostIP",
+        "PODTALLY_KUBELET_URL": "https://$(HOST_IP):10250",
+        "SSL_CERT_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        **{key: value for name in names for key, value in ADDED_ENVIRONMENT.get(name, {}).items()},
+    }
+
+
 def with_components(directory: Path, *names: str) -> list[Manifest]:
     """A kustomization of one's own over the base, with components in the order given."""
     shutil.copytree(DAEMONSET, directory / "daemonset")
@@ -150,9 +191,10 @@ def with_components(directory: Path, *names: str) -> list[Manifest]:
 
 
 def test_every_directory_is_tested() -> None:
-    """Each component has an overlay of its name, and this file tests all of them."""
+    """Each component has an overlay of its name, one overlay stands alone, and this file tests all of them."""
     assert sorted(path.name for path in (DAEMONSET / "components").iterdir()) == sorted(COMPONENTS)
-    assert sorted(path.name for path in (DAEMONSET / "overlays").iterdir()) == sorted(COMPONENTS)
+    overlays = sorted(f"overlays/{path.name}" for path in (DAEMONSET / "overlays").iterdir())
+    assert overlays == sorted((*OVERLAYS, METRICS_API))
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -178,10 +220,13 @@ def test_namespace(name: str) -> None:
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "podtally"}
 
 
-def test_namespace_admits_the_hostpath_and_says_so() -> None:
-    """The namespace is labelled for Pod Security, because its other levels forbid every hostPath."""
-    labels = only("Namespace", build("base"))["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "privileged"
+@pytest.mark.parametrize("name", BUILDS)
+def test_namespace_admits_the_hostpath_and_says_so(name: str) -> None:
+    """The namespace is labelled for Pod Security, because its other levels forbid every hostPath; where there is none,
+    the strictest level holds.
+    """
+    labels = only("Namespace", build(name))["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == ("restricted" if name == SUMMARY else "privileged")
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -208,16 +253,21 @@ def test_security(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_host(name: str) -> None:
-    """Of the host the pod has /sys/fs/cgroup, read-only, and a port or the PID namespace where an overlay is for it."""
+    """Of the host the pod has /sys/fs/cgroup, read-only, and a port or the PID namespace where an overlay is for it. With
+    the kubelet's summary it has nothing of it.
+    """
     spec = pod_of(build(name))["spec"]
     for setting in ("hostNetwork", "hostIPC"):
         assert not spec.get(setting, False), setting
     assert spec.get("hostPID", False) == (name == HOSTPID)
     container = container_of(build(name))
     assert [port.get("hostPort") for port in container["ports"]] == [9753 if name == TLS else None]
-    assert [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume] == ["/sys/fs/cgroup"]
-    assert [volume["name"] for volume in spec["volumes"]] == ["cgroup", *(["web", "tls"] if name == TLS else [])]
-    assert container["volumeMounts"][0] == {"name": "cgroup", "mountPath": "/host/sys/fs/cgroup", "readOnly": True}
+    cgroup = [] if name == SUMMARY else ["cgroup"]
+    paths = [volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume]
+    assert paths == ["/sys/fs/cgroup" for _ in cgroup]
+    assert [volume["name"] for volume in spec["volumes"]] == [*cgroup, *(["web", "tls"] if name == TLS else [])]
+    mounts = [mount for mount in container["volumeMounts"] if mount["name"] == "cgroup"]
+    assert mounts == [{"name": "cgroup", "mountPath": "/host/sys/fs/cgroup", "readOnly": True} for _ in cgroup]
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
 
 
@@ -256,7 +306,7 @@ def test_resources(name: str) -> None:
 @pytest.mark.parametrize("name", BUILDS)
 def test_rights(name: str) -> None:
     """The rights are exactly the base's two rules and what the overlay is for, all of them reading or asking."""
-    assert rules_of(build(name)) == BASE_RULES + ADDED_RULES.get(name, [])
+    assert rules_of(build(name)) == expected_rules(name)
     for _, resources, verbs in rules_of(build(name)):
         asking = set(resources) <= {"tokenreviews", "subjectaccessreviews"}
         assert set(verbs) <= ({"create"} if asking else {"get", "list", "watch"})
@@ -314,26 +364,24 @@ def test_scrape_annotations(name: str) -> None:
 
 
 def environment_of(name: str) -> dict[str, str]:
-    """The container's environment, variables of the pod's own fields by the field's path."""
-    entries = container_of(build(name))["env"]
+    """The environment of a build's container."""
+    return environment_in(container_of(build(name)))
+
+
+def environment_in(container: Manifest) -> dict[str, str]:
+    """A container's environment, variables of the pod's own fields by the field's path."""
     return {
         entry["name"]: entry["value"] if "value" in entry else entry["valueFrom"]["fieldRef"]["fieldPath"]
-        for entry in entries
+        for entry in container["env"]
     }
 
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_environment(name: str) -> None:
     """The program is told where the host's cgroups are mounted, the node's name and its kubelet; nothing adds to it."""
-    mount = container_of(build(name))["volumeMounts"][0]["mountPath"]
-    assert environment_of(name) == {
-        "PODTALLY_NODE_NAME": "spec.nodeName",
-        "PODTALLY_CGROUP_ROOT": mount,
-        "HOST_IP": "status.hostIP",
-        "PODTALLY_KUBELET_URL": "https://$(HOST_IP):10250",
-        "SSL_CERT_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-        **ADDED_ENVIRONMENT.get(name, {}),
-    }
+    assert environment_of(name) == expected_environment(name)
+    mounts = [mount["mountPath"] for mount in container_of(build(name))["volumeMounts"] if mount["name"] == "cgroup"]
+    assert mounts == [value for key, value in environment_of(name).items() if key == "PODTALLY_CGROUP_ROOT"]
     assert pod_of(build(name))["spec"]["enableServiceLinks"] is False
 
 
@@ -347,7 +395,9 @@ def test_variables_are_defined_before_their_use(name: str) -> None:
 
 
 def test_image() -> None:
-    """The image is named by kustomize's images: and nowhere else, is never `latest`, and is pulled only when absent."""
+    """The image is named by kustomize's images: of the base, and of the one overlay that is not made of it; it is never
+    `latest`, and is pulled only when absent.
+    """
     base = yaml.safe_load((DAEMONSET / "base/kustomization.yaml").read_text(encoding="utf-8"))
     assert [image["name"] for image in base["images"]] == ["podtally"]
     image = base["images"][0]
@@ -355,7 +405,9 @@ def test_image() -> None:
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             if path.name != "kustomization.yaml" and document["kind"] == "DaemonSet":
                 assert container_of([document])["image"] == "podtally", "a bare name, for images: to replace"
-            if path.parent != DAEMONSET / "base":
+            if path.parent == DAEMONSET / METRICS_API and path.name == "kustomization.yaml":
+                assert document["images"] == base["images"], "what is not made of the base names it once more"
+            elif path.parent != DAEMONSET / "base":
                 assert "images" not in document, path
     for name in BUILDS:
         container = container_of(build(name))
@@ -455,18 +507,69 @@ def test_components_combine(tmp_path: Path, chosen: tuple[str, ...]) -> None:
     names = [f"overlays/{name}" for name in chosen]
     kinds = [kind for name in names for kind in ADDED_KINDS.get(name, [])]
     assert sorted(thing["kind"] for thing in objects) == sorted(BASE_KINDS + kinds)
-    added = [rule for name in names for rule in ADDED_RULES.get(name, [])]
-    assert rules_of(objects) == BASE_RULES + added
-    container, base = container_of(objects), container_of(build("base"))
-    variables = {key: value for name in names for key, value in ADDED_ENVIRONMENT.get(name, {}).items()}
-    assert container["env"] == [*base["env"], *({"name": key, "value": value} for key, value in variables.items())]
-    expected = container_of(build(TLS)) if "hostport-tls" in chosen else base
+    assert rules_of(objects) == expected_rules(*names)
+    container = container_of(objects)
+    assert list(environment_in(container).items()) == list(expected_environment(*names).items())
+    like = build(next((name for name in (TLS, SUMMARY) if name in names), "base"))
+    expected = container_of(like)
     for key in expected.keys() - {"env", "image"}:
         assert container[key] == expected[key], key
     assert container["image"] == "elsewhere/podtally:9.9.9"
-    like = build(TLS) if "hostport-tls" in chosen else build("base")
     assert pod_of(objects)["spec"]["volumes"] == pod_of(like)["spec"]["volumes"]
+    assert only("Namespace", objects) == only("Namespace", like)
     assert pod_of(objects)["metadata"] == pod_of(like)["metadata"]
+
+
+def test_one_pod_of_a_namespace_needs_nothing_of_the_cluster() -> None:
+    """The overlay for the metrics API makes no object outside of its one namespace, and a Role that reads."""
+    objects = build(METRICS_API)
+    kinds = sorted(thing["kind"] for thing in objects)
+    assert kinds == ["Deployment", "Role", "RoleBinding", "Service", "ServiceAccount"]
+    namespace = yaml.safe_load((DAEMONSET / METRICS_API / "kustomization.yaml").read_text(encoding="utf-8"))[
+        "namespace"
+    ]
+    assert {thing["metadata"]["namespace"] for thing in objects} == {namespace}
+    rules = [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in only("Role", objects)["rules"]]
+    assert rules == [([""], ["pods"], ["get", "list"]), (["metrics.k8s.io"], ["pods"], ["get", "list"])]
+    binding = only("RoleBinding", objects)
+    assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "podtally"}
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "podtally", "namespace": namespace}]
+
+
+def test_one_pod_of_a_namespace_is_as_harmless_as_the_nodes_pods() -> None:
+    """It has the base's container in all but what is of a node: no mount, no volume, nothing of the node's name."""
+    objects = build(METRICS_API)
+    spec = only("Deployment", objects)["spec"]
+    template, base = spec["template"], pod_of(build("base"))
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"}), "two would export each series twice"
+    assert spec["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert template["metadata"]["annotations"] == base["metadata"]["annotations"]
+    kept = {"containers", "volumes", "affinity", "tolerations", "priorityClassName"}
+    assert template["spec"] == {
+        **{key: value for key, value in base["spec"].items() if key not in kept},
+        "containers": template["spec"]["containers"],
+    }
+    [container] = template["spec"]["containers"]
+    assert {key: value for key, value in container.items() if key != "env"} == {
+        key: value for key, value in container_of(build("base")).items() if key not in ("env", "volumeMounts")
+    }
+    assert environment_in(container) == {
+        "PODTALLY_SOURCE": "metrics-api",
+        "SSL_CERT_FILE": "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+    }
+    service, like = only("Service", objects), only("Service", build("base"))
+    assert service["spec"] == like["spec"]
+    assert only("ServiceAccount", objects)["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("name", [METRICS_API, *BUILDS])
+def test_the_sources_are_ones_that_the_program_has(name: str) -> None:
+    """Each build runs the program with flags and variables that it takes together."""
+    [workload] = [thing for thing in build(name) if thing["kind"] in ("DaemonSet", "Deployment")]
+    [container] = workload["spec"]["template"]["spec"]["containers"]
+    found = resolve(build_parser("0").parse_args(container["args"]), environment_in(container))
+    expected = {METRICS_API: "metrics-api", SUMMARY: "summary"}.get(name, "cgroup")
+    assert found.reads == expected
 
 
 @pytest.mark.parametrize("name", [".", "base", *(name for name in OVERLAYS if name != TLS)])
@@ -488,9 +591,7 @@ def test_the_lines_held_ready_are_right(tmp_path: Path) -> None:
     text = re.sub(r"^# (components:|  - )", r"\1", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     path.write_text(text, encoding="utf-8")
     assert yaml.safe_load(text)["components"] == [f"components/{name}" for name in COMPONENTS]
-    assert sorted(rules_of(kustomize(tmp_path / "daemonset"))) == sorted(
-        BASE_RULES + [rule for rules in ADDED_RULES.values() for rule in rules]
-    )
+    assert rules_of(kustomize(tmp_path / "daemonset")) == expected_rules(*OVERLAYS)
 
 
 # --- documents
@@ -519,7 +620,7 @@ def shown(directory: Path, *components: str) -> list[Manifest]:
     shutil.copytree(DAEMONSET, directory / "path" / "to" / "daemonset")
     paths = [f"path/to/daemonset/components/{name}" for name in components]
     texts = [block for block in blocks(README, "yaml") if "kind: Kustomization" in block]
-    [text] = [text for text in texts if sorted(yaml.safe_load(text)["components"]) == sorted(paths)]
+    [text] = [text for text in texts if sorted(yaml.safe_load(text).get("components", [])) == sorted(paths)]
     kustomization = yaml.safe_load(text)
     kustomization["components"] = paths
     (directory / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
@@ -568,6 +669,19 @@ def test_the_readmes_other_kustomization(tmp_path: Path) -> None:
     objects = shown(tmp_path, "podmonitor", "kubelet-insecure-tls")
     assert container_of(objects)["image"] == "YOUR-REGISTRY/podtally:0.1.0"
     assert only("PodMonitor", objects)
+
+
+def test_the_readmes_namespace_for_one_pod(tmp_path: Path) -> None:
+    """The README's kustomization over the overlay for the metrics API moves it to another namespace and image."""
+    shutil.copytree(DAEMONSET, tmp_path / "path" / "to" / "daemonset")
+    [text] = [text for text in blocks(README, "yaml") if f"daemonset/{METRICS_API}" in text]
+    # A namespace's name is lower case: the README's is one to be replaced.
+    (tmp_path / "kustomization.yaml").write_text(text.replace("YOUR-NAMESPACE", "team-a"), encoding="utf-8")
+    objects = kustomize(tmp_path)
+    assert {thing["metadata"]["namespace"] for thing in objects} == {"team-a"}
+    assert only("RoleBinding", objects)["subjects"][0]["namespace"] == "team-a"
+    [container] = only("Deployment", objects)["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "YOUR-REGISTRY/podtally:0.1.0"
 
 
 def test_the_patch_of_metrics_server() -> None:
