@@ -253,8 +253,9 @@ def test_security(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_host(name: str) -> None:
-    """Of the host the pod has /sys/fs/cgroup, read-only, and a port or the PID namespace where an overlay is for it. With
-    the kubelet's summary it has nothing of it.
+    """Of the host the pod has /sys/fs/cgroup, read-only, and a port or the PID namespace where an overlay is for it.
+
+    With the kubelet's summary it has nothing of it.
     """
     spec = pod_of(build(name))["spec"]
     for setting in ("hostNetwork", "hostIPC"):

@@ -122,6 +122,14 @@ def test_metrics_resource_of_the_metrics_api_is_404_and_says_why() -> None:
     assert ('href="/metrics"' in page, 'href="/metrics/resource"' in page) == (True, False)
 
 
+@pytest.mark.parametrize("source", ["summary", "metrics-api"])
+def test_metrics_cadvisor_of_an_upstream_is_404_and_says_why(source: SourceName) -> None:
+    """No upstream tells what cAdvisor's families are made of."""
+    status, text = get(loop_over(source, frames=1), "/metrics/cadvisor")
+
+    assert (status, text.startswith(f"/metrics/cadvisor is not served with --source {source}: ")) == (404, True)
+
+
 def test_the_probes_say_how_the_upstream_answers() -> None:
     """While it answers, both are 200 and say when it was asked."""
     loop = loop_over("metrics-api", frames=11)
