@@ -8,16 +8,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.e2e.cluster import collector_process, node
 from tests.e2e.layout import BIN, NODE_ADDRESS, PKI, RESULTS
 from tests.e2e.observing import of_collector, of_kubelet, table
-from tests.e2e.processes import inside
+from tests.e2e.processes import inside, running
+from tests.e2e.prometheus import point_at_collector, point_at_nobody
+
+pytestmark = pytest.mark.usefixtures("unscraped")
 
 SPAN_SECONDS = 30
 QUESTIONS = 8
 CADVISOR_PORT = 8081
 
 SERVICES = "/sys/fs/cgroup/system.slice/{}.service/cpu.stat"
+
+
+@pytest.fixture(scope="module")
+def unscraped() -> Iterator[None]:
+    """Prometheus, if it runs, lets the collector be meanwhile: nobody scrapes cAdvisor either."""
+    if not running("prometheus"):
+        yield
+        return
+    point_at_nobody()
+    yield
+    point_at_collector()
 
 
 def _usage_seconds(file: str) -> float:
