@@ -72,7 +72,7 @@ def _cadvisor(interval: str) -> Iterator[str]:
     node(f"systemctl stop cadvisor-{interval}")
 
 
-def test_podtally_costs_under_a_fifteenth_of_cadvisor() -> None:
+def test_podtally_costs_a_fraction_of_cadvisor() -> None:
     """One tick a second against cAdvisor's housekeeping once a second; and against once in ten.
 
     podtally and the kubelet are measured while nothing else looks at the pods, each cAdvisor after that and by itself.
@@ -108,7 +108,7 @@ def test_podtally_costs_under_a_fifteenth_of_cadvisor() -> None:
         ],
         file="cost.md",
     )
-    assert ours < every_second, "a whole collector costs less than cAdvisor at the same rate"
+    assert ours * 6 < every_second, "the aim is a fifteenth; an eleventh was seen, and emulation is noisy"
 
 
 def test_what_the_pod_holds_of_the_kernels_memory() -> None:
