@@ -104,7 +104,7 @@ class Samples:
         """Each two successive samples of one life of a container or pod."""
         for owner, samples in self._samples.items():
             for earlier, later in pairwise(samples):
-                if _one_life(earlier, later):
+                if one_life(earlier, later):
                     yield owner, earlier, later
 
     def all(self) -> Iterator[tuple[Owner, Sample]]:
@@ -126,7 +126,7 @@ class Samples:
             starts = [] if later.started_ns is None else [Sample(later.started_ns, 0, 0, later.started_ns)]
             for earlier in (*reversed(samples[max(0, at - _PAIRS_APART) : at]), *starts):
                 span_ns = later.time_ns - earlier.time_ns
-                if span_ns <= 0 or not _one_life(earlier, later):
+                if span_ns <= 0 or not one_life(earlier, later):
                     continue
                 rate = (later.cpu_nanoseconds - earlier.cpu_nanoseconds) * NS_PER_SECOND / span_ns
                 # Both times are cut to the millisecond, and the rate to the nanocore.
@@ -139,7 +139,8 @@ _PAIRS_APART = 8
 """How many samples back a rate may have begun: metrics-server at 60 s skips some of the kubelet's."""
 
 
-def _one_life(earlier: Sample, later: Sample) -> bool:
+def one_life(earlier: Sample, later: Sample) -> bool:
+    """Whether two samples are of one container, or of a pod's cgroup while it stood."""
     return earlier.started_ns == later.started_ns and earlier.cpu_nanoseconds <= later.cpu_nanoseconds
 
 

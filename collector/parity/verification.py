@@ -8,6 +8,7 @@ out: a reason is given only where our readings show that it makes the difference
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from collector.errors import AnswerError
@@ -18,6 +19,7 @@ from collector.parity.peers import (
     Samples,
     Span,
     SummaryUsage,
+    one_life,
     parse_pod_metrics,
     parse_resource,
     parse_summary,
@@ -523,9 +525,11 @@ class Verification:
             return _not_comparable(why)
         if end_ns <= readings.first_ns:
             return _not_comparable("older")
-        # A container that the kubelet has shown for a while and that we have never seen is a fault of ours.
+        # A container that lived for a while by the kubelet's samples and that we have never seen is a fault of ours;
+        # one that lives for a second between crashes may be in its page and in none of our readings.
         seen = [sample for sample in self.samples.of(owner) if sample.time_ns > readings.first_ns]
-        if source != "metrics-api" and len(seen) > 1 and end_ns < readings.last_ns - _SEEN_FOR_NS:
+        lived = any(one_life(*pair) and pair[1].time_ns - pair[0].time_ns > _SEEN_FOR_NS for pair in pairwise(seen))
+        if source != "metrics-api" and lived and end_ns < readings.last_ns - _SEEN_FOR_NS:
             return _Compared(None, "outside", "unread: podtally has no reading of it; podtally doctor tells more")
         return _not_comparable(why)
 
@@ -596,7 +600,8 @@ _SEEN_FOR_NS: Final = 5 * NS_PER_SECOND
 _USUAL_WINDOW_NS: Final = 15 * NS_PER_SECOND
 """The kubelet samples each cgroup every 10 to 20 s, and one that idles every 15 to 30 s."""
 
-_WINDOWS_NS: Final = tuple(seconds * NS_PER_SECOND for seconds in (1, 2, 3, 5, 7, 10, 13, 16, 20, 25, 30))
+_WINDOWS_NS: Final = tuple(half * NS_PER_SECOND // 2 for half in range(1, 62))
+"""Half a second to half a minute: now and then something makes the kubelet sample a cgroup in between."""
 _STEP_NS: Final = NS_PER_SECOND // 2
 _MOST_STEPS: Final = 60
 

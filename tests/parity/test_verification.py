@@ -206,7 +206,7 @@ def test_another_window_is_told_with_its_length() -> None:
     row = scene.row(WEB, "metrics-api")
 
     assert (row.window, row.verdict) == ("window-unknown", "explained")
-    assert row.reason.startswith("other window: over 10 s that end 4 s later our readings allow ")
+    assert row.reason.startswith("other window: over 11 s that end 5 s later our readings allow ")
 
 
 @pytest.mark.parametrize(("theirs", "verdict"), [(0.0009, "agree"), (0.0021, "outside")])
