@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING
 from collector import __version__, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
+from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import PodtallyError, UnsupportedNode, UsageError
 from collector.flags import build_parser, help_width, resolve
-from collector.history import History
+from collector.history import LINGER_NS, History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, spare_collections
-from collector.metrics.native import NativeExposition, Selection
+from collector.metrics.catalogue import groups_of
+from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
@@ -175,21 +177,28 @@ def _collector(
     node_name: str,
     window: float,
     interval_ns: int,
+    linger_ns: int = LINGER_NS,
     slow_every: int = 1,
+    needs: Needs = EVERYTHING,
     kubepods: str | None = None,
     carry: Carry | None = None,
 ) -> Collector:
     return Collector(
-        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods),
+        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods, needs=needs),
         answers=answers,
-        history=History(window_ns=round(window * 1e9), interval_ns=interval_ns),
+        history=History(window_ns=round(window * 1e9), interval_ns=interval_ns, linger_ns=linger_ns),
         node_name=node_name,
         adjust=carry.adjust if carry is not None else None,
     )
 
 
 def _recorded(
-    recording: Recording, *, window: float, loop: bool = False, kubepods: str | None = None
+    recording: Recording,
+    *,
+    window: float,
+    linger_ns: int = LINGER_NS,
+    loop: bool = False,
+    kubepods: str | None = None,
 ) -> tuple[RecordedTree, Collector]:
     from collector.sources.recording import RecordedAnswers, RecordedTree
 
@@ -200,6 +209,7 @@ def _recorded(
         node_name=recording.meta.node,
         window=window,
         interval_ns=recording.interval_ns,
+        linger_ns=linger_ns,
         kubepods=kubepods,
         carry=Carry(lambda: tree.passes) if loop else None,
     )
@@ -283,11 +293,19 @@ def _reviews(arguments: argparse.Namespace, config: WatchedConfig | None) -> Rev
 
 
 def _selection(arguments: argparse.Namespace) -> Selection:
-    return Selection(containers=not arguments.no_containers, pod_labels=arguments.pod_labels)
+    return Selection(
+        containers=not arguments.no_containers, groups=groups_of(arguments.collect), pod_labels=arguments.pod_labels
+    )
+
+
+def _linger_ns(arguments: argparse.Namespace) -> int:
+    linger_ns: int = round(arguments.linger * 1e9)
+    return linger_ns
 
 
 def _run_server(
     arguments: argparse.Namespace,
+    selection: Selection,
     collector: Collector,
     pace: Pace,
     answers: http.LiveAnswers | None,
@@ -301,7 +319,7 @@ def _run_server(
         from collector.server.access import Access
 
         access = Access(config, reviews, collector.account)
-    server = Server(loop, _selection(arguments), access)
+    server = Server(loop, selection, access)
     loop.first_tick()
 
     def ready(port: int) -> None:
@@ -319,6 +337,7 @@ def _run_server(
 
 def _serve(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)  # a wrong address is told before anything is read
+    selection = _selection(arguments)
     config = _web_config(arguments, authenticate=arguments.authenticate)
     reviews = _reviews(arguments, config)
     tree = _live_tree(arguments)
@@ -329,7 +348,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         node_name=_node_name(arguments),
         window=arguments.window,
         interval_ns=round(arguments.interval * 1e9),
+        linger_ns=_linger_ns(arguments),
         slow_every=arguments.slow_every,
+        needs=needs(selection.groups),
         kubepods=arguments.kubepods,
     )
     spare_collections()
@@ -338,31 +359,39 @@ def _serve(arguments: argparse.Namespace) -> int:
     account.descriptors_limit = lambda: tree.descriptor_limit
     account.opened_reads = lambda: tree.opened_for_one_read
     what = f"reading {arguments.cgroup_root}"
-    return _run_server(arguments, collector, LivePace(arguments.interval), answers, what, config, reviews)
+    pace = LivePace(arguments.interval)
+    return _run_server(arguments, selection, collector, pace, answers, what, config, reviews)
 
 
 def _replay(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)
+    selection = _selection(arguments)
     config = None if arguments.once or arguments.openmetrics else _web_config(arguments)
     recording = _load(arguments.recording)
-    tree, collector = _recorded(recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods)
+    tree, collector = _recorded(
+        recording,
+        window=arguments.window,
+        linger_ns=_linger_ns(arguments),
+        loop=arguments.loop,
+        kubepods=arguments.kubepods,
+    )
     if arguments.openmetrics:
-        return _backfill(arguments, collector, len(recording.frames))
+        return _backfill(arguments, selection, collector, len(recording.frames))
     pace = ReplayPace(tree.gap_ns, recording.interval_ns, arguments.speed)
     if arguments.once:
         loop = Loop(collector, pace)
         loop.run_through()
-        server = Server(loop, _selection(arguments))
+        server = Server(loop, selection)
         text = server.metrics_text if arguments.path == "/metrics" else server.resource_text
         sys.stdout.write(text(openmetrics=False))
         return 0
-    return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}", config)
+    return _run_server(arguments, selection, collector, pace, None, f"replaying {arguments.recording}", config)
 
 
-def _backfill(arguments: argparse.Namespace, collector: Collector, frames: int) -> int:
+def _backfill(arguments: argparse.Namespace, selection: Selection, collector: Collector, frames: int) -> int:
     from collector import backfill
 
-    exposition = NativeExposition(_selection(arguments))
+    exposition = NativeExposition(selection)
     with progress("tallying frames") as bar:
 
         def told() -> Iterator[Tally]:
@@ -495,6 +524,7 @@ def _top(arguments: argparse.Namespace) -> int:
             window=arguments.window,
             interval_ns=round(arguments.interval * 1e9),
             slow_every=1_000_000,
+            needs=Needs(pods=frozenset(), containers=frozenset()),
             kubepods=arguments.kubepods,
         )
         return _top_live(arguments, view, Loop(collector, LivePace(arguments.interval)))

@@ -10,16 +10,23 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from collector.cgroup import grammar, paths
-from collector.cgroup.files import FAST, SLOW
+from collector.cgroup.files import FAST, slow_names
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import SourceError, UnsupportedNode, UsageError
 from collector.history import History
+from collector.metrics.catalogue import DEFAULT_GROUPS
+from collector.metrics.native import needs
 from collector.model import Answer, Frame
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import Tree
 from collector.tally import tally
 
 Level = Literal["ok", "note", "fault"]
+
+_NEEDS = needs(DEFAULT_GROUPS)
+_OF_PODS = frozenset(file.name for file in FAST) | frozenset(slow_names(_NEEDS.pods))
+_OF_CONTAINERS = frozenset(file.name for file in FAST) | frozenset(slow_names(_NEEDS.containers))
+"""What is read without --collect. That opt-in files are not there, as in an older recording, is no finding."""
 
 
 class Finding(NamedTuple):
@@ -68,7 +75,7 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
     missing: set[str] = set()
     denied: set[str] = set()
     # One container and one pod stand for all: some files are read of pods alone.
-    for path, of_pod in ((leaves[0] if leaves else None, False), (frame.pods[0].path, True)):
+    for path, names in ((leaves[0] if leaves else None, _OF_CONTAINERS), (frame.pods[0].path, _OF_PODS)):
         if path is None:
             continue
         try:
@@ -76,7 +83,7 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
         except SourceError as error:
             yield Finding("note", f"the cgroup that was to be looked at cannot be opened: {error}", "run it again")
             return
-        for name in sorted({file.name for file in (*FAST, *SLOW) if file.pods_only <= of_pod}):
+        for name in sorted(names):
             try:
                 directory.read(name)
             except SourceError as error:
@@ -100,7 +107,8 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
 
 def check_descriptors(frame: Frame, limit: int) -> Finding:
     """Whether all files can be held open."""
-    needed = frame.cgroups * (1 + len({file.name for file in (*FAST, *SLOW)}))
+    leaves = sum(len(pod.leaves) for pod in frame.pods)
+    needed = (frame.cgroups - leaves) * (1 + len(_OF_PODS)) + leaves * (1 + len(_OF_CONTAINERS))
     if needed <= limit:
         return Finding("ok", f"about {needed} descriptors needed, {limit} may be held")
     return Finding(

@@ -239,6 +239,24 @@ FLAGS: tuple[Flag, ...] = (
         help="read the files that need not be read every tick every N ticks",
     ),
     Flag(
+        name="linger",
+        kind="duration",
+        commands=("serve", "replay"),
+        default="30s",
+        metavar="TIME",
+        help="how long OOM counters and the last readings of containers stay after what they are of has gone: longer"
+        " than from scrape to scrape",
+    ),
+    Flag(
+        name="collect",
+        kind="words",
+        commands=("serve", "replay"),
+        default="default",
+        metavar="GROUP,...",
+        help="groups of metrics to export, as docs/metrics.md lists them; also default and all, and no-GROUP takes one"
+        " away; files that are in none are not read, and what is made of them is null in the API",
+    ),
+    Flag(
         name="no-containers",
         kind="switch",
         commands=("serve", "replay"),

@@ -68,7 +68,8 @@ class Collector:
         frame = self._walker.tick()
         if self._adjust is not None:
             frame = self._adjust(frame)
-        self.naming.keep = {pod.uid for pod in frame.pods}
+        endings = self._history.endings
+        self.naming.keep = {pod.uid for pod in frame.pods} | endings.uids
         self.naming.take(*self._answers.take())
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
         self._walker.seldom = self._history.sandbox_leaves
@@ -79,7 +80,7 @@ class Collector:
         account.refused_items = self.naming.refused_items
         with account.lock:
             account.answers = dict(self.naming.answers)
-        self._ask(result)
+        self._ask(result.unnamed | endings.unnamed, result.instant.monotonic_ns)
         return result
 
     def tallies(self) -> Iterator[Tally]:
@@ -92,17 +93,16 @@ class Collector:
             except SourceError as error:
                 log.warning("a frame has no tally: %s", error)
 
-    def _ask(self, result: Tally) -> None:
+    def _ask(self, unnamed: frozenset[tuple[str, int]], now_ns: int) -> None:
         """Ask for names that are missing: at once for a new one, ever more seldom for one that nobody knows."""
-        now_ns = result.instant.monotonic_ns
-        fresh = not result.unnamed <= self._asked
+        fresh = not unnamed <= self._asked
         if fresh:
             self._ask_wait_ns = _FIRST_ASK_NS
-        if fresh or (result.unnamed and now_ns >= self._ask_again_ns):
+        if fresh or (unnamed and now_ns >= self._ask_again_ns):
             self._answers.ask()
             self._ask_again_ns = now_ns + self._ask_wait_ns
             self._ask_wait_ns = min(2 * self._ask_wait_ns, _LAST_ASK_NS)
-        self._asked = result.unnamed
+        self._asked = unnamed
 
     def close(self) -> None:
         """Let go of the node's files."""

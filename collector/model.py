@@ -31,7 +31,10 @@ class Instant(NamedTuple):
 
 
 class Details(NamedTuple):
-    """What is read of a cgroup every few ticks (``--slow-every``). The file and key of each: ``cgroup/files.py``."""
+    """What is read of a cgroup every few ticks (``--slow-every``), but for a pod's ``memory.events``, read every tick.
+
+    The file and key of each: ``cgroup/files.py``.
+    """
 
     memory_anon_bytes: int | None = None
     memory_file_bytes: int | None = None
@@ -40,12 +43,14 @@ class Details(NamedTuple):
     memory_shmem_bytes: int | None = None
     memory_active_file_bytes: int | None = None
     memory_slab_reclaimable_bytes: int | None = None
+    memory_slab_unreclaimable_bytes: int | None = None
     memory_peak_bytes: int | None = None
     memory_limit_bytes: Limit | None = None
     memory_high_events: int | None = None
     memory_max_events: int | None = None
     memory_oom_events: int | None = None
     memory_oom_kill_events: int | None = None
+    memory_oom_group_kill_events: int | None = None
     swap_usage_bytes: int | None = None
     swap_limit_bytes: Limit | None = None
     cpu_quota_usec: Limit | None = None
@@ -57,6 +62,9 @@ class Details(NamedTuple):
     memory_pressure_full_usec: int | None = None
     io_pressure_some_usec: int | None = None
     io_pressure_full_usec: int | None = None
+    memory_min_bytes: Limit | None = None
+    memory_high_bytes: Limit | None = None
+    cpu_weight: int | None = None
 
     @property
     def cpu_limit_cores(self) -> float | None:
@@ -109,6 +117,8 @@ class PodCgroup(NamedTuple):
     started_ns: int | None
     reading: Reading
     leaves: tuple[Leaf, ...]
+    fleeting: tuple[Leaf, ...] = ()
+    """Leaves that came and went since the last tick, with what was read of them last."""
 
 
 class NodeReading(NamedTuple):
@@ -234,6 +244,8 @@ class ContainerTally(NamedTuple):
     container: Container
     leaf: Leaf
     cpu_cores: float | None
+    cpu_peak_cores: float | None = None
+    """Highest rate over two successive readings in the trailing 60 s."""
 
     @property
     def started_ns(self) -> int | None:
@@ -284,6 +296,30 @@ class PodTally(NamedTuple):
         return total - self.memory_bytes
 
 
+class Kills(NamedTuple):
+    """How many processes of a pod, or of a container of it, were killed as memory ran out: by name, not by cgroup."""
+
+    namespace: str
+    pod: str
+    container: str
+    """``""`` for the pod."""
+    kills: int
+
+
+class Ended(NamedTuple):
+    """A container whose cgroup has gone, as it was read last."""
+
+    namespace: str
+    pod: str
+    container: str
+    cpu_usage_usec: int | None
+    memory_peak_bytes: int | None
+    age_ns: int | None
+    """From its start to its last reading; ``None`` if its start is not known."""
+    ended_ns: int
+    """Wall time of its last reading."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """What one tick adds up to: immutable, published as a whole."""
@@ -301,3 +337,9 @@ class Tally:
     """Identities (path, inode) of pod cgroups and leaves that no answer names."""
     duplicates: Mapping[str, int] = field(default_factory=dict)
     """Pods and containers that share a name with a newer one and are not exported, by what they are."""
+    pod_kills: tuple[Kills, ...] = ()
+    """By namespace and name; of pods that have ended too, for a while."""
+    container_kills: tuple[Kills, ...] = ()
+    """By namespace, pod and name, likewise."""
+    ended: tuple[Ended, ...] = ()
+    """Containers that have ended within a while, the last of each name."""

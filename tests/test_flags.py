@@ -49,6 +49,8 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "interval": 1.0,
         "window": 15.0,
         "slow_every": 5,
+        "linger": 30.0,
+        "collect": ("default",),
         "no_containers": False,
         "pod_labels": (),
         "log_level": "info",

@@ -35,8 +35,8 @@ class KernelFile:
     name: str
     parse: Parser
     keys: tuple[Key, ...]
-    pods_only: bool = False
-    """No family of a container has it, so that it is not read of containers, of which there are most."""
+    every_tick_of_pods: bool = False
+    """Read of pods in every tick all the same: what it counts is lost with the pod's cgroup."""
 
 
 _BEYOND_U64 = 10**grammar.U64_DIGITS
@@ -129,6 +129,7 @@ SLOW: tuple[KernelFile, ...] = (
             _gauge("shmem", "memory_shmem_bytes"),
             _gauge("active_file", "memory_active_file_bytes"),
             _gauge("slab_reclaimable", "memory_slab_reclaimable_bytes"),
+            _gauge("slab_unreclaimable", "memory_slab_unreclaimable_bytes"),
         ),
     ),
     KernelFile(name="memory.peak", parse=grammar.scalar, keys=(_gauge("", "memory_peak_bytes"),)),
@@ -141,7 +142,9 @@ SLOW: tuple[KernelFile, ...] = (
             _counter("max", "memory_max_events"),
             _counter("oom", "memory_oom_events"),
             _counter("oom_kill", "memory_oom_kill_events"),
+            _counter("oom_group_kill", "memory_oom_group_kill_events"),
         ),
+        every_tick_of_pods=True,
     ),
     KernelFile(name="memory.swap.current", parse=grammar.scalar, keys=(_gauge("", "swap_usage_bytes"),)),
     KernelFile(name="memory.swap.max", parse=grammar.scalar_or_max, keys=(_gauge("", "swap_limit_bytes"),)),
@@ -150,36 +153,64 @@ SLOW: tuple[KernelFile, ...] = (
         parse=grammar.quota_period,
         keys=(_gauge("quota", "cpu_quota_usec"), _gauge("period", "cpu_period_usec")),
     ),
-    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),), pods_only=True),
+    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),)),
     KernelFile(
         name="cpu.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "cpu_pressure_some_usec"), _counter("full", "cpu_pressure_full_usec")),
-        pods_only=True,
     ),
     KernelFile(
         name="memory.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "memory_pressure_some_usec"), _counter("full", "memory_pressure_full_usec")),
-        pods_only=True,
     ),
     KernelFile(
         name="io.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "io_pressure_some_usec"), _counter("full", "io_pressure_full_usec")),
-        pods_only=True,
     ),
+    KernelFile(name="memory.min", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_min_bytes"),)),
+    KernelFile(name="memory.high", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_high_bytes"),)),
+    KernelFile(name="cpu.weight", parse=grammar.scalar, keys=(_gauge("", "cpu_weight"),)),
 )
 """Read every few ticks (``--slow-every``)."""
-
-CONTAINER_FILES: tuple[str, ...] = tuple(file.name for file in (*FAST, *SLOW) if not file.pods_only)
-"""What is read of a container's cgroup."""
 
 ROOT_FILES: tuple[str, ...] = ("cpu.stat", "memory.stat")
 """What the root cgroup has of the above and podtally reads: it has no ``memory.current`` and no limits."""
 
 DETAIL_FIELDS = frozenset(Details._fields)
 READING_FIELDS = frozenset(Reading._fields)
+
+EVERY_TICK_OF_PODS = frozenset(key.field for file in SLOW if file.every_tick_of_pods for key in file.keys)
+"""Fields of the details that are of this tick where they are a pod's."""
+
+DERIVED_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "memory_working_set_bytes": ("memory_current_bytes", "memory_inactive_file_bytes"),
+    "cpu_limit_cores": ("cpu_quota_usec", "cpu_period_usec"),
+}
+"""Properties of a reading, the first, or of its details, and the fields that they are made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """The fields that something is made of, of pods' cgroups and of containers'. A slow file that gives none of them is
+    not read; the fast files are read always.
+    """
+
+    pods: frozenset[str]
+    containers: frozenset[str]
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(pods=self.pods | other.pods, containers=self.containers | other.containers)
+
+
+EVERYTHING = Needs(pods=DETAIL_FIELDS, containers=DETAIL_FIELDS)
+"""What ``record`` reads: whoever replays it may want any family."""
+
+
+def slow_names(fields: frozenset[str]) -> tuple[str, ...]:
+    """Names of the slow files that give one of ``fields``."""
+    return tuple(file.name for file in SLOW if not fields.isdisjoint(key.field for key in file.keys))
 
 
 def source_of(field: str) -> str | None:

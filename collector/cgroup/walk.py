@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 
 from collector.cgroup import grammar, paths
-from collector.cgroup.files import CONTAINER_FILES, FAST, ROOT_FILES, SLOW, KernelFile, Values, extractor
+from collector.cgroup.files import EVERYTHING, FAST, ROOT_FILES, SLOW, KernelFile, Needs, Values, extractor, slow_names
 from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
 from collector.model import Details, Frame, Instant, Leaf, Limit, NodeReading, PodCgroup, QosClass, Reading
 from collector.seams import Directory, Tree
@@ -47,10 +47,8 @@ class _Files:
 
     __slots__ = ("_places", "names", "rows")
 
-    def __init__(
-        self, files: tuple[KernelFile, ...], only: tuple[str, ...] | None, read_before: tuple[str, ...]
-    ) -> None:
-        wanted = [file.name for file in files if only is None or file.name in only]
+    def __init__(self, files: tuple[KernelFile, ...], only: tuple[str, ...], read_before: tuple[str, ...]) -> None:
+        wanted = [file.name for file in files if file.name in only]
         self.rows = [_Row(file) for file in files]
         self.names = tuple(name for name in wanted if name not in read_before)
         order = (*self.names, *read_before)
@@ -71,21 +69,29 @@ class _Files:
         return [None if place is None else every[place] for place in self._places]
 
 
+_FAST_NAMES = tuple(file.name for file in FAST)
+
+
 class _Plan:
     """What is read of a kind of cgroup."""
 
-    __slots__ = ("always", "fast", "slow")
+    __slots__ = ("always", "counted", "every_tick", "fast", "slow")
 
-    def __init__(self, only: tuple[str, ...] | None, *, always: bool) -> None:
-        self.fast = _Files(FAST, only, ())
-        self.slow = _Files(SLOW, only, self.fast.names)
+    def __init__(
+        self, slow: tuple[str, ...], *, fast: tuple[str, ...] = _FAST_NAMES, pods: bool = False, always: bool = False
+    ) -> None:
+        self.fast = _Files(FAST, fast, ())
+        self.counted = tuple(
+            index for index, file in enumerate(SLOW) if pods and file.every_tick_of_pods and file.name in slow
+        )
+        """Places of the slow rows that are read every tick."""
+        self.every_tick = (*self.fast.names, *(SLOW[index].name for index in self.counted))
+        self.slow = _Files(SLOW, slow, self.every_tick)
         self.always = always
         """Read the slow files every tick."""
 
 
-_POD = _Plan(None, always=False)
-_CONTAINER = _Plan(CONTAINER_FILES, always=False)
-_ROOT = _Plan(ROOT_FILES, always=True)
+_ROOT = _Plan(ROOT_FILES, fast=ROOT_FILES, always=True)
 """The node's working set is made of two slow keys and a fast one: they must be of one reading."""
 
 
@@ -96,7 +102,7 @@ class _Known:
 
     def __init__(self, rows: tuple[KernelFile, ...]) -> None:
         self.raw: list[bytes | SourceError] | None = None
-        """All that was read, if each of the rows was bytes in its grammar."""
+        """All that is read every tick, if it was bytes in the grammar of its row."""
         self.data: list[bytes | None] = [None] * len(rows)
         self.values: list[Values] = [(None,) * len(file.keys) for file in rows]
         self.flat: list[Limit | None] = list(chain.from_iterable(self.values))
@@ -105,9 +111,9 @@ class _Known:
 class _Node:
     """A cgroup that is followed from tick to tick."""
 
-    __slots__ = ("age", "children", "details", "directory", "fast", "key", "path", "reading", "slow", "stale")
+    __slots__ = ("age", "children", "details", "directory", "fast", "key", "path", "reading", "slow", "stale", "young")
 
-    def __init__(self, path: str, key: str, directory: Directory) -> None:
+    def __init__(self, path: str, key: str, directory: Directory, young: int = 0) -> None:
         self.path = path
         self.key = key
         self.directory = directory
@@ -119,6 +125,8 @@ class _Node:
         """A leaf's last reading."""
         self.age = -1
         """Ticks since it was first read."""
+        self.young = young
+        """For so many ticks its slow files are read in each: it may not live until its turn."""
         self.stale = True
         """The children must be listed again, whatever the directory says."""
 
@@ -131,9 +139,16 @@ class _Node:
 class Walker:
     """Follows every pod's cgroups on a node. Not thread-safe: one walker, one thread."""
 
-    def __init__(self, tree: Tree, *, slow_every: int = 5, kubepods: str | None = None) -> None:
-        """``kubepods`` is the path of the kubepods directory relative to the root; found by looking if ``None``."""
+    def __init__(
+        self, tree: Tree, *, slow_every: int = 5, kubepods: str | None = None, needs: Needs = EVERYTHING
+    ) -> None:
+        """``kubepods`` is the path of the kubepods directory relative to the root; found by looking if ``None``.
+
+        ``needs``: slow files that give none of these fields are not read.
+        """
         self._tree = tree
+        self._pod = _Plan(slow_names(needs.pods), pods=True)
+        self._container = _Plan(slow_names(needs.containers))
         self._slow_every = slow_every
         self._given = kubepods.strip("/") if kubepods else None
         self._root: _Node | None = None
@@ -250,13 +265,16 @@ class Walker:
         return pods
 
     def _read_pod(self, node: _Node, qos: QosClass) -> PodCgroup:
-        reading = self._read(node, _POD)
+        before, known = node.slow.values.copy(), node.age >= 0
+        reading = self._read(node, self._pod)
+        # An event is in the count of the container that it befell too, which may not live until its turn.
+        counts = known and any(node.slow.values[index] != before[index] for index in self._pod.counted)
         leaves: list[Leaf] = []
 
         def visit(child: _Node) -> None:
             directory = child.directory
             if child.reading is None or (child.path, directory.ino) not in self.seldom or self._turn(child):
-                child.reading = self._read(child, _CONTAINER)
+                child.reading = self._read(child, self._container, turn=counts)
             else:
                 directory.stamp()
                 child.age += 1
@@ -308,7 +326,7 @@ class Walker:
                 continue
             if known is not None:
                 known.close()
-            node.children[name] = _Node(path, key, directory)
+            node.children[name] = _Node(path, key, directory, young=self._slow_every if self._ticks else 0)
             fresh.append(name)
         return fresh
 
@@ -327,40 +345,53 @@ class Walker:
 
     # --- one cgroup -------------------------------------------------------------------------------------------------
 
-    def _read(self, node: _Node, plan: _Plan) -> Reading:
-        """Read one cgroup. Raises :class:`Gone`; any other error leaves values out and is counted."""
+    def _read(self, node: _Node, plan: _Plan, *, turn: bool = False) -> Reading:
+        """Read one cgroup, its slow files too if it is their ``turn``. Raises :class:`Gone`; any other error leaves
+        values out and is counted.
+        """
         directory = node.directory
         stamp = directory.stamp()
         self._cgroups += 1
-        raw = directory.read_all(plan.fast.names, often=True)
+        raw = directory.read_all(plan.every_tick, often=True)
         self._files_read += len(raw)
-        if raw != node.fast.raw:
-            self._parse(node, plan.fast, raw, [], node.fast)
-        turn = plan.always or self._turn(node)
+        fast = raw
+        turn = turn or plan.always or self._turn(node)
+        if plan.counted:
+            size = len(plan.fast.names)
+            fast, counted = raw[:size], raw[size:]
+            if counted != node.slow.raw and not turn:
+                whole = self._parse(node, plan.slow.rows, zip(plan.counted, counted, strict=True), node.slow)
+                node.slow.raw = counted if whole else None
+                node.details = Details._make(node.slow.flat)
+        if fast != node.fast.raw:
+            whole = self._parse(node, plan.fast.rows, enumerate(plan.fast.by_row(fast, [])), node.fast)
+            # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
+            node.fast.raw = fast if whole else None
         node.age += 1
         if turn:
             slow = directory.read_all(plan.slow.names, often=False)
             self._files_read += len(slow)
-            self._parse(node, plan.slow, slow, raw, node.slow)
+            self._parse(node, plan.slow.rows, enumerate(plan.slow.by_row(slow, raw)), node.slow)
             node.details = Details._make(node.slow.flat)
         return Reading._make((stamp, *node.fast.flat, node.details))
 
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due: at first, then in turns told apart by inode, so that no tick bears all."""
-        return node.age < 0 or (node.age + 1 + node.directory.ino) % self._slow_every == 0
+        return node.age < node.young or (node.age + 1 + node.directory.ino) % self._slow_every == 0
 
     def _parse(
         self,
         node: _Node,
-        files: _Files,
-        raw: list[bytes | SourceError],
-        before: list[bytes | SourceError],
+        rows: list[_Row],
+        found: Iterable[tuple[int, bytes | SourceError | None]],
         known: _Known,
-    ) -> None:
-        """Bring ``known`` up to date. An unchanged file, as most are from tick to tick, is not parsed again."""
-        values, parsed, rows = known.values, known.data, files.rows
+    ) -> bool:
+        """Bring ``known`` up to date with what was ``found``, by the place of its row; whether all was bytes in their
+        grammar. An unchanged file, as most are from tick to tick, is not parsed again.
+        """
+        values, parsed = known.values, known.data
         whole = True
-        for index, data in enumerate(files.by_row(raw, before)):
+        for index, data in found:
             if data == parsed[index]:
                 continue
             row = rows[index]
@@ -375,9 +406,8 @@ class Walker:
                 self._count(data)
             whole = False
             values[index], parsed[index] = row.absent, None
-        # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
-        known.raw = raw if whole else None
         known.flat = list(chain.from_iterable(values))
+        return whole
 
     def _count(self, error: PodtallyError) -> None:
         self._errors[error.reason] += 1

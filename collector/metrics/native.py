@@ -9,11 +9,20 @@ from itertools import compress
 from operator import attrgetter
 from typing import Any
 
-from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS
+from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS, Needs
 from collector.errors import UsageError
-from collector.metrics import text
-from collector.metrics.catalogue import CONTAINER, INFO, POD, Metric
-from collector.model import NO_LIMIT, ContainerTally, PodTally, Tally
+from collector.metrics import resource, text
+from collector.metrics.catalogue import (
+    CONTAINER,
+    CONTAINER_KILLS,
+    DEFAULT_GROUPS,
+    ENDED,
+    INFO,
+    POD,
+    POD_KILLS,
+    Metric,
+)
+from collector.model import NO_LIMIT, ContainerTally, Ended, Kills, PodTally, Tally
 
 _DERIVED = {
     "memory_working_set_bytes": "reading",
@@ -27,6 +36,8 @@ class Selection:
     """Which of the families and labels are exported."""
 
     containers: bool = True
+    groups: frozenset[str] = DEFAULT_GROUPS
+    """Groups of families."""
     pod_labels: tuple[str, ...] = ()
     """Keys of pod labels that ``pod_info`` carries."""
     label_names: Mapping[str, str] = field(init=False)
@@ -44,13 +55,32 @@ class Selection:
         object.__setattr__(self, "label_names", names)
 
 
+_READ = frozenset({"pod", "container"})
+"""Scopes whose items have a reading; those of others are values by themselves."""
+
+
+def needs(groups: frozenset[str]) -> Needs:
+    """The fields that the expositions are made of: what is in none of the groups is not read."""
+    found = resource.NEEDS
+    for metric in (*POD, *POD_KILLS, *CONTAINER, *CONTAINER_KILLS, *ENDED):
+        if metric.group in groups:
+            # What befell a container that has gone is told by its pod's count.
+            of_pods = metric.scope in ("pod", "pod_kills", "container_kills")
+            of_containers = metric.scope in ("container", "container_kills", "ended")
+            found |= Needs(
+                pods=metric.fields if of_pods else frozenset(),
+                containers=metric.fields if of_containers else frozenset(),
+            )
+    return found
+
+
 class _Column:
     """Where a series' values are found: on the tally's item, its reading or its details."""
 
     __slots__ = ("get", "level", "sample", "suffix", "when")
 
     def __init__(self, metric: Metric, of: str, label: tuple[str, str] | None) -> None:
-        self.level = _level(of)
+        self.level = _level(of) if metric.scope in _READ else "item"
         self.get: Callable[[Any], Any] = attrgetter(of)
         self.sample = metric.name
         self.suffix = label
@@ -66,7 +96,8 @@ def _level(of: str) -> str:
 
 
 _COLUMNS: dict[str, tuple[_Column, ...]] = {
-    metric.name: tuple(_Column(metric, one.field, one.label) for one in metric.series) for metric in (*POD, *CONTAINER)
+    metric.name: tuple(_Column(metric, one.field, one.label) for one in metric.series)
+    for metric in (*POD, *POD_KILLS, *CONTAINER, *CONTAINER_KILLS, *ENDED)
 }
 
 
@@ -88,18 +119,17 @@ class _LabelTexts(dict[tuple[str, str] | None, str]):
 
 
 class _Items:
-    """The pods or the containers of a tally, with the labels that they bear."""
+    """What the families of a scope have a series of, with the labels that they bear."""
 
     __slots__ = ("labels", "levels")
 
-    def __init__(self, items: list[Any], labels: list[_LabelTexts]) -> None:
-        readings = [item.reading for item in items]
+    def __init__(self, items: list[Any], labels: list[_LabelTexts], *, read: bool = False) -> None:
+        """``read``: they have a reading."""
         self.labels = labels
-        self.levels: dict[str, list[Any]] = {
-            "item": items,
-            "reading": readings,
-            "details": [reading.details for reading in readings],
-        }
+        self.levels: dict[str, list[Any]] = {"item": items}
+        if read:
+            self.levels["reading"] = readings = [item.reading for item in items]
+            self.levels["details"] = [reading.details for reading in readings]
 
 
 _NUMBERS_KEPT = 2048
@@ -124,17 +154,28 @@ class NativeExposition:
         self._numbers = _Numbers()
 
     def families(self, tally: Tally, *, start_shift_ns: int = 0) -> Iterator[tuple[Metric, list[str]]]:
-        """Each family with its lines. ``start_shift_ns`` moves start times, for a served replay."""
+        """Each family with its lines. ``start_shift_ns`` moves times since the epoch, for a served replay."""
         pods = list(tally.pods)
         known = self._labels
         # Kept from one exposition to the next, and no longer than their pods.
         self._labels = {}
-        yield from self._scope(POD, _Items(pods, self._texts(map(_pod_labels, pods), known)), 0)
-        yield INFO[0], [f"{INFO[0].name}{text.labels(self._info(tally, pod))} 1.0" for pod in pods]
+
+        def texts(labels: Iterable[Pairs]) -> list[_LabelTexts]:
+            return self._texts(labels, known)
+
+        yield from self._scope(POD, _Items(pods, texts(map(_pod_labels, pods)), read=True), 0)
+        kills = list(tally.pod_kills)
+        yield from self._scope(POD_KILLS, _Items(kills, texts(map(_killed_pod_labels, kills))), 0)
+        if INFO[0].group in self._selection.groups:
+            yield INFO[0], [f"{INFO[0].name}{text.labels(self._info(tally, pod))} 1.0" for pod in pods]
         if self._selection.containers:
             containers = [one for pod in pods for one in pod.containers]
-            texts = self._texts(map(_container_labels, containers), known)
-            yield from self._scope(CONTAINER, _Items(containers, texts), start_shift_ns)
+            labels = texts(map(_container_labels, containers))
+            yield from self._scope(CONTAINER, _Items(containers, labels, read=True), start_shift_ns)
+            kills = list(tally.container_kills)
+            yield from self._scope(CONTAINER_KILLS, _Items(kills, texts(map(_name_labels, kills))), 0)
+            ended = list(tally.ended)
+            yield from self._scope(ENDED, _Items(ended, texts(map(_name_labels, ended))), start_shift_ns)
 
     def _texts(self, labels: Iterable[Pairs], known: dict[Pairs, _LabelTexts]) -> list[_LabelTexts]:
         texts: list[_LabelTexts] = []
@@ -146,10 +187,13 @@ class NativeExposition:
     def _scope(
         self, metrics: Iterable[Metric], items: _Items, start_shift_ns: int
     ) -> Iterator[tuple[Metric, list[str]]]:
-        numbers = self._numbers
+        numbers, groups = self._numbers, self._selection.groups
         for metric in metrics:
+            if metric.group not in groups:
+                continue
             lines: list[str] = []
             divisor = metric.divisor
+            shift = start_shift_ns if metric.moment else 0
             for column in _COLUMNS[metric.name]:
                 get, sample, extra = column.get, column.sample, column.suffix
                 values = items.levels[column.level]
@@ -158,7 +202,6 @@ class NativeExposition:
                     limits = map(column.when, items.levels["details"])
                     keep = [limit is not None and limit != NO_LIMIT for limit in limits]
                     values, labels = list(compress(values, keep)), list(compress(labels, keep))
-                shift = start_shift_ns if get is _STARTED else 0
                 for value, texts in zip(map(get, values), labels, strict=True):
                     if value is None or value == NO_LIMIT:
                         continue
@@ -191,12 +234,17 @@ class NativeExposition:
         return "\n".join((*parts, ""))
 
 
-_STARTED = next(column.get for column in _COLUMNS["pod_container_start_time_seconds"])
-
-
 def _pod_labels(one: PodTally) -> Pairs:
     return (("namespace", one.pod.namespace), ("pod", one.pod.name))
 
 
 def _container_labels(one: ContainerTally) -> Pairs:
     return (("container", one.container.name), ("namespace", one.namespace), ("pod", one.pod))
+
+
+def _killed_pod_labels(one: Kills) -> Pairs:
+    return (("namespace", one.namespace), ("pod", one.pod))
+
+
+def _name_labels(one: Kills | Ended) -> Pairs:
+    return (("container", one.container), ("namespace", one.namespace), ("pod", one.pod))

@@ -19,10 +19,10 @@ SAMPLES = {
     "cpu.stat": b"usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 3\nnr_throttled 2\nthrottled_usec 1\n",
     "memory.current": b"4096\n",
     "memory.stat": b"anon 1\nfile 2\nkernel 3\nkernel_stack 4\nshmem 5\ninactive_file 6\nactive_file 7\n"
-    b"slab_reclaimable 8\n",
+    b"slab_reclaimable 8\nslab_unreclaimable 9\n",
     "memory.peak": b"4097\n",
     "memory.max": b"max\n",
-    "memory.events": b"low 9\nhigh 1\nmax 2\noom 3\noom_kill 4\n",
+    "memory.events": b"low 9\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 5\n",
     "memory.swap.current": b"0\n",
     "memory.swap.max": b"5\n",
     "cpu.max": b"max 100000\n",
@@ -30,6 +30,9 @@ SAMPLES = {
     "cpu.pressure": b"some avg10=0.00 total=1\nfull avg10=0.00 total=2\n",
     "memory.pressure": b"some avg10=0.00 total=3\nfull avg10=0.00 total=4\n",
     "io.pressure": b"some avg10=0.00 total=5\nfull avg10=0.00 total=6\n",
+    "memory.min": b"0\n",
+    "memory.high": b"max\n",
+    "cpu.weight": b"4\n",
 }
 
 
@@ -98,6 +101,7 @@ def test_what_only_grows_is_told() -> None:
         "memory_high_events",
         "memory_max_events",
         "memory_oom_events",
+        "memory_oom_group_kill_events",
         "memory_oom_kill_events",
         "memory_pressure_full_usec",
         "memory_pressure_some_usec",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.cgroup.files import FAST, SLOW
+from collector.cgroup.files import FAST, SLOW, Needs
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import Denied, EndOfRecording, Gone, UnsupportedNode
 from collector.model import Details, Frame, NodeReading, Reading
@@ -534,7 +534,7 @@ def test_after_that_the_next_tick_is_whole(case: str) -> None:
 
 # --- slow files -----------------------------------------------------------------------------------------------------
 
-SLOW_ONLY = {file.name for file in SLOW} - {file.name for file in FAST}
+SLOW_ONLY = {file.name for file in SLOW if not file.every_tick_of_pods} - {file.name for file in FAST}
 
 
 def slow_reads(tree: MemoryTree) -> set[str]:
@@ -566,6 +566,74 @@ def test_between_turns_the_last_details_stand() -> None:
     later = [walker.tick() for _ in range(3)]
     tasks = [frame.pods[0].reading.details.tasks for frame in (first, *later)]
     assert (tasks[0], tasks[-1], sorted(tasks, key=lambda n: n or 0) == tasks) == (1, 2, True)
+
+
+def events(kills: int) -> bytes:
+    """A memory.events with so many kills."""
+    return b"oom_kill %d\n" % kills
+
+
+def test_a_pods_events_are_read_every_tick() -> None:
+    """memory.events of a pod is of this tick whatever its turn, and its other details are of the last turn."""
+    tree = small()
+    files = tree.cgroups["kubepods/podx"].files
+    walker = Walker(tree, slow_every=100)
+    seen = []
+    for number in (1, 2, 3):
+        files |= {"memory.events": events(number), "pids.current": b"%d\n" % number}
+        details = walker.tick().pods[0].reading.details
+        seen.append((details.memory_oom_kill_events, details.tasks))
+    del files["memory.events"]
+
+    assert seen == [(1, 1), (2, 1), (3, 1)]
+    assert walker.tick().pods[0].reading.details.memory_oom_kill_events is None
+
+
+def test_an_event_of_a_pod_has_its_containers_read_at_once() -> None:
+    """When a pod's memory.events has changed its containers' slow files are read in the same tick, and only then."""
+    tree = small()
+    walker = Walker(tree, slow_every=1000)
+    reads = []
+    for number in (0, 0, 1, 1):
+        for path in ("kubepods/podx", A):
+            tree.cgroups[path].files["memory.events"] = events(number)
+        frame = walker.tick()
+        reads.append(slow_reads(tree))
+    (leaf,) = [leaf for leaf in frame.pods[0].leaves if leaf.path == A]
+
+    assert reads[1:] == [set(), {A, B}, set()]
+    assert leaf.reading.details.memory_oom_kill_events == 1
+
+
+def test_a_young_leaf_has_all_its_files_read_every_tick() -> None:
+    """One that comes while the walker is at work may not live to its turn: for so many ticks as there are between two
+    turns all of it is read in each.
+    """
+    tree = small()
+    walker = Walker(tree, slow_every=3)
+    walker.tick()
+    tree.cgroups[f"kubepods/podx/{LEAF_C}"] = Cgroup(999, {"cpu.stat": b"usage_usec 1\n", "memory.peak": b"1\n"})
+    turns = []
+    for _ in range(12):
+        walker.tick()
+        turns.append(f"kubepods/podx/{LEAF_C}" in slow_reads(tree))
+
+    assert turns[:4] == [True] * 4
+    assert sum(turns[4:]) < 4
+
+
+def test_what_is_not_needed_is_not_read() -> None:
+    """A slow file that gives none of the fields that are needed, of pods or of containers, is not read of these."""
+    tree = small()
+    wanted = Needs(pods=frozenset({"tasks"}), containers=frozenset({"memory_peak_bytes", "memory_anon_bytes"}))
+    Walker(tree, slow_every=1, needs=wanted).tick()
+    names = {
+        of: {path.rpartition("/")[2] for path in tree.reads if path.rpartition("/")[0] == of}
+        for of in ("kubepods/podx", A)
+    }
+    fast = {"cpu.stat", "memory.current", "memory.stat"}
+
+    assert names == {"kubepods/podx": fast | {"pids.current"}, A: fast | {"memory.peak"}}
 
 
 def test_the_details_of_a_cgroup_made_again_are_its_own() -> None:
