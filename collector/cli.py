@@ -359,7 +359,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     account.descriptors_limit = lambda: tree.descriptor_limit
     account.opened_reads = lambda: tree.opened_for_one_read
     what = f"reading {arguments.cgroup_root}"
-    pace = LivePace(arguments.interval)
+    tree.follow()
+    pace = LivePace(arguments.interval, tree.rest)
     return _run_server(arguments, selection, collector, pace, answers, what, config, reviews)
 
 
@@ -459,7 +460,8 @@ def _record_live(arguments: argparse.Namespace) -> int:
             interval_ns=round(arguments.interval * 1e9),
             kubepods=arguments.kubepods,
         )
-        pace = LivePace(arguments.interval)
+        tree.follow()
+        pace = LivePace(arguments.interval, tree.rest)
         end = time.monotonic() + arguments.duration
         with progress("recording") as bar:
             while not stop.is_set() and time.monotonic() < end:

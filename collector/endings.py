@@ -97,10 +97,13 @@ class Endings:
             if identity not in sandboxes:
                 self._end(identity, life, now_ns)
         for pod in frame.pods:
-            for leaf in pod.fleeting:
-                life = _Life(pod.uid, leaf)
-                life.see(leaf, frame.instant)
-                self._end((leaf.path, leaf.ino), life, now_ns)
+            for leaf in pod.gone:
+                identity = (leaf.path, leaf.ino)
+                life = self._ended.get(identity) or _Life(pod.uid, leaf)
+                if leaf.reading.monotonic_ns >= life.leaf.reading.monotonic_ns:
+                    life.see(leaf, frame.instant)
+                if identity not in sandboxes:
+                    self._end(identity, life, now_ns)
         return self._told(pods, now_ns)
 
     def _end(self, identity: Identity, life: _Life, now_ns: int) -> None:

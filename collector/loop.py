@@ -137,8 +137,10 @@ class Pace(Protocol):
 class LivePace:
     """A tick every ``interval`` seconds, on a fixed grid."""
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, rest: Callable[[threading.Event, float], None] | None = None) -> None:
+        """``rest`` waits for so many seconds or the event, and may do something meanwhile."""
         self._interval = interval
+        self._rest = rest
         self._due: float | None = None
 
     def next_tick(self, stop: threading.Event) -> int:
@@ -149,7 +151,11 @@ class LivePace:
             return 0
         missed = max(0, int((now - self._due) / self._interval))
         self._due += (missed + 1) * self._interval
-        stop.wait(max(0.0, self._due - now))
+        seconds = max(0.0, self._due - now)
+        if self._rest is None:
+            stop.wait(seconds)
+        else:
+            self._rest(stop, seconds)
         return missed
 
     def shifts(self, latest_ns: Callable[[], int]) -> tuple[int, int]:

@@ -117,8 +117,8 @@ class PodCgroup(NamedTuple):
     started_ns: int | None
     reading: Reading
     leaves: tuple[Leaf, ...]
-    fleeting: tuple[Leaf, ...] = ()
-    """Leaves that came and went since the last tick, with what was read of them last."""
+    gone: tuple[Leaf, ...] = ()
+    """Leaves that have gone since the last tick and were read after it, most of them too young to be in any frame."""
 
 
 class NodeReading(NamedTuple):

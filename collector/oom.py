@@ -130,7 +130,7 @@ class OomKills:
             life.unaccounted += grown
         counted = life.unaccounted
         own: dict[Identity, int] = {}
-        for leaf in (*cgroup.leaves, *cgroup.fleeting):
+        for leaf in (*cgroup.leaves, *cgroup.gone):
             identity = (leaf.path, leaf.ino)
             before = life.own.get(identity, 0)
             own[identity] = now = max(before, leaf.reading.details.memory_oom_kill_events or 0)
@@ -142,7 +142,7 @@ class OomKills:
             (leaf.path, leaf.ino): leaf.container_id for leaf in cgroup.leaves if (leaf.path, leaf.ino) not in sandboxes
         }
         ended = {container_id for identity, container_id in life.there.items() if identity not in there}
-        ended |= {leaf.container_id for leaf in cgroup.fleeting}
+        ended |= {leaf.container_id for leaf in cgroup.gone}
         life.there = there
         if life.unaccounted > 0:
             if self._first:

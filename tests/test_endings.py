@@ -95,9 +95,9 @@ class Node:
             },
         )
 
-    def frame(self, second: float, *leaves: Leaf, fleeting: tuple[Leaf, ...] = (), pod: bool = True) -> list[Ended]:
+    def frame(self, second: float, *leaves: Leaf, gone: tuple[Leaf, ...] = (), pod: bool = True) -> list[Ended]:
         """What is told after a frame."""
-        cgroup = PodCgroup("pod", 1, "u", "Burstable", None, Reading(0), leaves, fleeting)
+        cgroup = PodCgroup("pod", 1, "u", "Burstable", None, Reading(0), leaves, gone)
         at = round(second * SECOND_NS)
         frame = Frame(Instant(at, at), NodeReading(Reading(0)), (cgroup,) if pod else (), {}, 0, 0)
         return list(self.endings.advance(frame, self.pods, set()))
@@ -128,9 +128,20 @@ def test_one_that_came_and_went_between_two_frames_is_told() -> None:
     """What the source saw between two ticks has its last reading told like that of any other."""
     node = Node()
     node.name(a="main")
-    (told,) = node.frame(20, fleeting=(leaf("a", 19.6, usage=7),))
+    (told,) = node.frame(20, gone=(leaf("a", 19.6, usage=7),))
 
     assert (told.container, told.cpu_usage_usec, told.age_ns) == ("main", 7, round(9.6 * SECOND_NS))
+
+
+def test_a_later_reading_between_two_frames_is_the_last() -> None:
+    """A container of the last frame that was read once more before it went is told of as it was then."""
+    node = Node()
+    node.name(a="main")
+    node.frame(20, leaf("a", 20, usage=7))
+    (told,) = node.frame(21, gone=(leaf("a", 20.5, usage=9),))
+    (later,) = node.frame(22, gone=(leaf("a", 20.25, usage=8),))
+
+    assert (told.cpu_usage_usec, later.cpu_usage_usec) == (9, 9)
 
 
 def test_of_one_name_the_last_is_told() -> None:

@@ -82,7 +82,7 @@ class Cgroup(NamedTuple):
 
     kills: int | None
     containers: Mapping[str, int | None] = NONE
-    fleeting: Mapping[str, int | None] = NONE
+    gone: Mapping[str, int | None] = NONE
     uid: str = "u"
     ino: int = 1
 
@@ -144,7 +144,7 @@ class Node:
                     tuple(
                         Leaf(f"pod{one.uid}/{id_}", hash(id_), id_, None, reading(count)) for id_, count in of.items()
                     )
-                    for of in (one.containers, one.fleeting)
+                    for of in (one.containers, one.gone)
                 ),
             )
             for one in cgroups
@@ -236,8 +236,8 @@ def test_a_container_seen_between_two_frames_has_its_kill() -> None:
     node.frame(Cgroup(0, {"b1": 0}))
     node.name("u", "a1", "a2", "b1")
 
-    assert node.frame(Cgroup(1, {"b1": 0}, fleeting={"a1": 0})) == {"p": 1, "a": 1, "b": 0}
-    assert node.frame(Cgroup(2, {"b1": 0}, fleeting={"a2": 1})) == {"p": 2, "a": 2, "b": 0}
+    assert node.frame(Cgroup(1, {"b1": 0}, gone={"a1": 0})) == {"p": 1, "a": 1, "b": 0}
+    assert node.frame(Cgroup(2, {"b1": 0}, gone={"a2": 1})) == {"p": 2, "a": 2, "b": 0}
 
 
 def test_a_kill_waits_for_the_name_of_its_container() -> None:

@@ -37,7 +37,9 @@ class Carry:
         node = frame.node._replace(reading=self._reading(".", frame.node.reading))
         pods = tuple(
             pod._replace(
-                reading=self._reading(pod.path, pod.reading), leaves=tuple(self._leaf(leaf) for leaf in pod.leaves)
+                reading=self._reading(pod.path, pod.reading),
+                leaves=tuple(self._leaf(leaf) for leaf in pod.leaves),
+                gone=tuple(self._leaf(leaf) for leaf in pod.gone),
             )
             for pod in frame.pods
         )

@@ -37,6 +37,8 @@ class KernelFile:
     keys: tuple[Key, ...]
     every_tick_of_pods: bool = False
     """Read of pods in every tick all the same: what it counts is lost with the pod's cgroup."""
+    to_the_end: bool = False
+    """Read of a container between ticks too, while it is so young that it may not live to the next."""
 
 
 _BEYOND_U64 = 10**grammar.U64_DIGITS
@@ -132,7 +134,7 @@ SLOW: tuple[KernelFile, ...] = (
             _gauge("slab_unreclaimable", "memory_slab_unreclaimable_bytes"),
         ),
     ),
-    KernelFile(name="memory.peak", parse=grammar.scalar, keys=(_gauge("", "memory_peak_bytes"),)),
+    KernelFile(name="memory.peak", parse=grammar.scalar, keys=(_gauge("", "memory_peak_bytes"),), to_the_end=True),
     KernelFile(name="memory.max", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_limit_bytes"),)),
     KernelFile(
         name="memory.events",
@@ -145,6 +147,7 @@ SLOW: tuple[KernelFile, ...] = (
             _counter("oom_group_kill", "memory_oom_group_kill_events"),
         ),
         every_tick_of_pods=True,
+        to_the_end=True,
     ),
     KernelFile(name="memory.swap.current", parse=grammar.scalar, keys=(_gauge("", "swap_usage_bytes"),)),
     KernelFile(name="memory.swap.max", parse=grammar.scalar_or_max, keys=(_gauge("", "swap_limit_bytes"),)),

@@ -16,7 +16,7 @@ from collector.cgroup import grammar, paths
 from collector.cgroup.files import EVERYTHING, FAST, ROOT_FILES, SLOW, KernelFile, Needs, Values, extractor, slow_names
 from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
 from collector.model import Details, Frame, Instant, Leaf, Limit, NodeReading, PodCgroup, QosClass, Reading
-from collector.seams import Directory, Tree
+from collector.seams import Directory, Glimpse, Tree
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ _FAST_NAMES = tuple(file.name for file in FAST)
 class _Plan:
     """What is read of a kind of cgroup."""
 
-    __slots__ = ("always", "counted", "every_tick", "fast", "slow")
+    __slots__ = ("always", "counted", "every_tick", "fast", "slow", "to_the_end")
 
     def __init__(
         self, slow: tuple[str, ...], *, fast: tuple[str, ...] = _FAST_NAMES, pods: bool = False, always: bool = False
@@ -87,6 +87,8 @@ class _Plan:
         """Places of the slow rows that are read every tick."""
         self.every_tick = (*self.fast.names, *(SLOW[index].name for index in self.counted))
         self.slow = _Files(SLOW, slow, self.every_tick)
+        self.to_the_end = (*self.fast.names, *(file.name for file in SLOW if file.to_the_end and file.name in slow))
+        """What is read between two ticks."""
         self.always = always
         """Read the slow files every tick."""
 
@@ -156,6 +158,7 @@ class Walker:
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
         self._told_none = False
+        self._gone: dict[str, list[Glimpse]] = {}
         self._files_read = 0
         self._cgroups = 0
         self._ticks = -1
@@ -174,6 +177,9 @@ class Walker:
         self._errors = Counter()
         self._files_read = 0
         self._cgroups = 0
+        self._gone = {}
+        for glimpse in self._tree.glimpses():
+            self._gone.setdefault(glimpse.path.rpartition("/")[0], []).append(glimpse)
         node = self._read_node(instant)
         self._follow_tops()
         pods: list[PodCgroup] = []
@@ -266,6 +272,8 @@ class Walker:
 
     def _read_pod(self, node: _Node, qos: QosClass) -> PodCgroup:
         before, known = node.slow.values.copy(), node.age >= 0
+        if not known:
+            node.directory.watch(self._container.to_the_end)
         reading = self._read(node, self._pod)
         # An event is in the count of the container that it befell too, which may not live until its turn.
         counts = known and any(node.slow.values[index] != before[index] for index in self._pod.counted)
@@ -282,7 +290,21 @@ class Walker:
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
-        return PodCgroup(node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves))
+        seen = map(self._glimpsed, self._gone.get(node.path, ()))
+        gone = tuple(leaf for leaf in seen if leaf is not None)
+        return PodCgroup(node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves), gone)
+
+    def _glimpsed(self, glimpse: Glimpse) -> Leaf | None:
+        """A leaf that has gone, as the source saw it between two ticks; ``None`` for what is no container's."""
+        key = paths.container_id(glimpse.path.rpartition("/")[2])
+        if key is None:
+            return None
+        fast, slow = _Known(FAST), _Known(SLOW)
+        for files, known in ((self._container.fast, fast), (self._container.slow, slow)):
+            found = ((index, glimpse.files.get(row.name)) for index, row in enumerate(files.rows))
+            self._parse(glimpse.path, files.rows, found, known)
+        reading = Reading._make((glimpse.monotonic_ns, *fast.flat, Details._make(slow.flat)))
+        return Leaf(glimpse.path, glimpse.ino, key, glimpse.mtime_ns, reading)
 
     def _visit_children(self, node: _Node, key_of: Callable[[str], str | None], visit: Callable[[_Node], None]) -> None:
         """Visit each child cgroup; where one has vanished, list again and visit what has taken its place."""
@@ -360,18 +382,18 @@ class Walker:
             size = len(plan.fast.names)
             fast, counted = raw[:size], raw[size:]
             if counted != node.slow.raw and not turn:
-                whole = self._parse(node, plan.slow.rows, zip(plan.counted, counted, strict=True), node.slow)
+                whole = self._parse(node.path, plan.slow.rows, zip(plan.counted, counted, strict=True), node.slow)
                 node.slow.raw = counted if whole else None
                 node.details = Details._make(node.slow.flat)
         if fast != node.fast.raw:
-            whole = self._parse(node, plan.fast.rows, enumerate(plan.fast.by_row(fast, [])), node.fast)
+            whole = self._parse(node.path, plan.fast.rows, enumerate(plan.fast.by_row(fast, [])), node.fast)
             # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
             node.fast.raw = fast if whole else None
         node.age += 1
         if turn:
             slow = directory.read_all(plan.slow.names, often=False)
             self._files_read += len(slow)
-            self._parse(node, plan.slow.rows, enumerate(plan.slow.by_row(slow, raw)), node.slow)
+            self._parse(node.path, plan.slow.rows, enumerate(plan.slow.by_row(slow, raw)), node.slow)
             node.details = Details._make(node.slow.flat)
         return Reading._make((stamp, *node.fast.flat, node.details))
 
@@ -381,7 +403,7 @@ class Walker:
 
     def _parse(
         self,
-        node: _Node,
+        path: str,
         rows: list[_Row],
         found: Iterable[tuple[int, bytes | SourceError | None]],
         known: _Known,
@@ -401,7 +423,7 @@ class Walker:
                     parsed[index] = data
                     continue
                 except grammar.Malformed as error:
-                    self._count(ParseError(f"{node.path}/{row.name}", error.line))
+                    self._count(ParseError(f"{path}/{row.name}", error.line))
             elif data is not None and not isinstance(data, Absent):
                 self._count(data)
             whole = False

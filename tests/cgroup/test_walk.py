@@ -15,6 +15,7 @@ from collector.cgroup.files import FAST, SLOW, Needs
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import Denied, EndOfRecording, Gone, UnsupportedNode
 from collector.model import Details, Frame, NodeReading, Reading
+from collector.seams import Glimpse
 from collector.sources.recording import RecordedTree
 from tests.support import (
     LEAF_A,
@@ -620,6 +621,40 @@ def test_a_young_leaf_has_all_its_files_read_every_tick() -> None:
 
     assert turns[:4] == [True] * 4
     assert sum(turns[4:]) < 4
+
+
+def test_pods_are_watched_for_what_a_short_life_leaves() -> None:
+    """Of what comes and goes in a pod between two ticks the source is to read the fast files, peak and events."""
+    tree = small()
+    Walker(tree).tick()
+
+    assert tree.watched == {
+        "kubepods/podx": ("cpu.stat", "memory.current", "memory.stat", "memory.peak", "memory.events")
+    }
+
+
+def test_a_leaf_that_came_and_went_between_two_ticks_is_in_the_frame() -> None:
+    """With its last reading, in its pod, in the next frame alone; what is no container or in no pod is in none."""
+    tree = small()
+    walker = Walker(tree)
+    walker.tick()
+    files = {"cpu.stat": b"usage_usec 7\n", "memory.peak": b"8\n", "memory.current": b"no number\n"}
+    tree.seen = [
+        Glimpse(f"{parent}/{name}", 77, 5, 1_250_000_000, files)
+        for parent, name in (
+            ("kubepods/podx", LEAF_C),
+            ("kubepods/podx", f"crio-conmon-{LEAF_C}.scope"),
+            ("kubepods/pody", LEAF_C),
+        )
+    ]
+    frame = walker.tick()
+
+    ((pod,), (leaf,)) = frame.pods, frame.pods[0].gone
+    assert (leaf.path, leaf.ino, leaf.container_id, leaf.started_ns) == (f"kubepods/podx/{LEAF_C}", 77, LEAF_C, 5)
+    assert leaf.reading == Reading(1_250_000_000, cpu_usage_usec=7, details=Details(memory_peak_bytes=8))
+    assert frame.errors == {"malformed": 1}
+    assert len(pod.leaves) == 2
+    assert walker.tick().pods[0].gone == ()
 
 
 def test_what_is_not_needed_is_not_read() -> None:
