@@ -25,16 +25,20 @@ from collector.model import Frame, Kills, Pod, PodCgroup
 
 Identity = tuple[str, int]
 
+_FOREVER_NS = 1 << 63
+
 
 class _Count:
     """The counter of a container's name."""
 
-    __slots__ = ("kills", "seen_ns")
+    __slots__ = ("held", "kills", "seen_ns")
 
     def __init__(self) -> None:
         self.kills = 0
+        self.held = 0
+        """How many pods have a container of this name, there or expected."""
         self.seen_ns = 0
-        """When a container of this name was last there or expected, or had a kill counted."""
+        """When one that has none now had it last, or one had a kill counted."""
 
 
 class _Name:
@@ -50,23 +54,26 @@ class _Name:
         self.seen_ns = 0
         """When a pod of this name was last there."""
 
-    def see(self, container: str, now_ns: int, kills: int = 0) -> None:
-        """A container of this name is there, or it suffered kills."""
+    def count(self, container: str) -> _Count:
+        """The counter of a container's name."""
         count = self.containers.get(container)
         if count is None:
             count = self.containers[container] = _Count()
-        count.seen_ns = now_ns
-        count.kills += kills
+        return count
 
 
 class _Life:
     """A pod's cgroup from its first reading to its last, and what of its count has been given to whom."""
 
-    __slots__ = ("doubts", "ended", "name", "own", "seen_ns", "there", "total", "unaccounted", "untold")
+    __slots__ = ("doubts", "ended", "held", "last", "name", "own", "seen_ns", "there", "total", "unaccounted", "untold")
 
     def __init__(self) -> None:
         self.name: _Name | None = None
+        self.held: set[str] = set()
+        """Names of containers that are there or expected."""
         self.seen_ns = 0
+        self.last: object = None
+        """What the last frame had of it: as long as that stays, as it mostly does, there is nothing to do."""
         self.total: int | None = None
         """The pod's count as it was read last."""
         self.untold = 0
@@ -99,24 +106,36 @@ class OomKills:
         self._lives: dict[Identity, _Life] = {}
         self._names: dict[tuple[str, str], _Name] = {}
         self._first = True
+        self._told: tuple[tuple[Kills, ...], tuple[Kills, ...]] = ((), ())
+        self._due_ns = 0
+        """When one of those has to go."""
 
     def advance(
         self, frame: Frame, pods: Mapping[str, Pod], sandboxes: Collection[Identity]
     ) -> tuple[tuple[Kills, ...], tuple[Kills, ...]]:
         """Take a frame in; the counters of pods and of containers after it."""
         now_ns = frame.instant.monotonic_ns
+        changed = False
         for cgroup in frame.pods:
             life = self._lives.get((cgroup.path, cgroup.ino))
             if life is None:
                 life = self._lives[cgroup.path, cgroup.ino] = _Life()
-            life.seen_ns = now_ns
-            self._count(life, cgroup, sandboxes, now_ns)
+            before_ns, life.seen_ns = life.seen_ns, now_ns
+            if life.name is not None:
+                life.name.seen_ns = now_ns
             pod = pods.get(cgroup.uid)
+            counts = [(leaf.path, leaf.ino, leaf.reading.details.memory_oom_kill_events) for leaf in cgroup.leaves]
+            last = (pod, cgroup.reading.details.memory_oom_kill_events, counts)
+            if last == life.last and not (cgroup.gone or life.ended or life.unaccounted or life.doubts):
+                continue
+            changed, life.last = True, last
+            self._count(life, cgroup, sandboxes, now_ns)
             if pod is not None:
-                self._tell(life, pod, now_ns)
+                self._tell(life, pod, before_ns, now_ns)
         self._first = False
-        self._forget(now_ns)
-        return self._pods(), self._containers(now_ns)
+        if self._forget(now_ns) or changed or now_ns > self._due_ns:
+            self._told = self._pods(), self._containers(now_ns)
+        return self._told
 
     # --- by cgroup
 
@@ -125,7 +144,7 @@ class OomKills:
         total = cgroup.reading.details.memory_oom_kill_events
         if total is not None:
             grown = max(0, total - (life.total or 0))
-            life.total = total
+            life.total = max(total, life.total or 0)
             life.untold += grown
             life.unaccounted += grown
         counted = life.unaccounted
@@ -155,24 +174,27 @@ class OomKills:
 
     # --- by name
 
-    def _tell(self, life: _Life, pod: Pod, now_ns: int) -> None:
-        """Give to names what has one by now."""
+    def _tell(self, life: _Life, pod: Pod, before_ns: int, now_ns: int) -> None:
+        """Give to names what has one by now. ``before_ns``: when the pod was seen last."""
         name = life.name
         if name is None:
             name = life.name = self._names.setdefault((pod.namespace, pod.name), _Name())
-        name.seen_ns = now_ns
+            name.seen_ns = now_ns
         name.counted = name.counted or life.total is not None
         name.kills += life.untold
         life.untold = 0
-        containers = pod.containers
-        there = life.there.values()
-        for container_id, container in containers.items():
-            # One that waits to be started again keeps its counter, even of 0: it may be killed before the next scrape
-            # sees it run, and a counter that begins with 1 has had no increase.
-            if container.kind != "init" or container_id in there:
-                name.see(container.name, now_ns)
-        if not life.doubts:
-            return
+        containers, there = pod.containers, life.there.values()
+        # One that waits to be started again keeps its counter, even of 0: it may be killed before a scrape sees it run,
+        # and a counter that begins with 1 has had no increase.
+        held = {
+            container.name
+            for container_id, container in containers.items()
+            if container.kind != "init" or container_id in there
+        }
+        for container in held - life.held:
+            name.count(container).held += 1
+        self._release(life, life.held - held, before_ns)
+        life.held = held
         only = {container.name for container in containers.values()}
         for ids, (kills, since_ns) in list(life.doubts.items()):
             whose = only.copy()
@@ -180,19 +202,34 @@ class OomKills:
                 named = [containers[one].name for one in ids if one in containers]
                 whose = set(named) if len(named) == len(ids) else set()
             if len(whose) == 1:
-                name.see(whose.pop(), now_ns, kills)
+                count = name.count(whose.pop())
+                count.kills += kills
+                count.seen_ns = now_ns
                 del life.doubts[ids]
             elif now_ns - since_ns > self._linger_ns:
                 # It stays in the pod's counter.
                 del life.doubts[ids]
 
-    def _forget(self, now_ns: int) -> None:
-        """Let go of what has been gone for longer than it is to linger."""
+    @staticmethod
+    def _release(life: _Life, containers: Collection[str], last_ns: int) -> None:
+        """The pod has no containers of these names any more."""
+        if life.name is None:
+            return
+        for container in containers:
+            count = life.name.count(container)
+            count.held -= 1
+            count.seen_ns = max(count.seen_ns, last_ns)
+
+    def _forget(self, now_ns: int) -> bool:
+        """Let go of what has been gone for longer than it is to linger; whether there was any."""
         last_ns = now_ns - self._linger_ns
-        for identity in [identity for identity, life in self._lives.items() if life.seen_ns < last_ns]:
-            del self._lives[identity]
-        for key in [key for key, name in self._names.items() if name.seen_ns < last_ns]:
+        lives = [identity for identity, life in self._lives.items() if life.seen_ns < last_ns]
+        for identity in lives:
+            life = self._lives.pop(identity)
+            self._release(life, life.held, life.seen_ns)
+        for key in [key for key, name in self._names.items() if name.seen_ns < last_ns] if lives else ():
             del self._names[key]
+        return bool(lives)
 
     # --- what is exported
 
@@ -205,11 +242,14 @@ class OomKills:
 
     def _containers(self, now_ns: int) -> tuple[Kills, ...]:
         """Those that are there, or were lately; later on those that are not 0, for as long as there is their pod."""
-        last_ns = now_ns - self._linger_ns
-        return tuple(
-            Kills(namespace, pod, container, count.kills)
-            for (namespace, pod), name in sorted(self._names.items(), key=itemgetter(0))
-            if name.counted
-            for container, count in sorted(name.containers.items(), key=itemgetter(0))
-            if count.kills or count.seen_ns >= last_ns
-        )
+        found: list[Kills] = []
+        until_ns: list[int] = []
+        for (namespace, pod), name in sorted(self._names.items(), key=itemgetter(0)):
+            for container, count in sorted(name.containers.items(), key=itemgetter(0)) if name.counted else ():
+                if not count.kills and not count.held:
+                    if count.seen_ns + self._linger_ns < now_ns:
+                        continue
+                    until_ns.append(count.seen_ns + self._linger_ns)
+                found.append(Kills(namespace, pod, container, count.kills))
+        self._due_ns = min(until_ns, default=now_ns + _FOREVER_NS)
+        return tuple(found)

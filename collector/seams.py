@@ -81,7 +81,7 @@ class Tree(Protocol):
         """Open the directory ``path``, ``.`` for the root. Raises :class:`SourceError`."""
 
     def glimpses(self) -> list[Glimpse]:
-        """Children of watched directories that have gone since the last call."""
+        """Children of watched directories that have gone since the last call. Called once a tick, at its end."""
 
     def read_proc(self, name: str) -> bytes:
         """``/proc/<name>``, whole. Raises :class:`SourceError`."""

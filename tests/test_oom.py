@@ -240,6 +240,16 @@ def test_a_container_seen_between_two_frames_has_its_kill() -> None:
     assert node.frame(Cgroup(2, {"b1": 0}, gone={"a2": 1})) == {"p": 2, "a": 2, "b": 0}
 
 
+def test_a_container_that_was_read_once_more_before_it_went_is_counted_once() -> None:
+    """One of the last frame that is gone with a kill more than it had has that kill, and no other."""
+    node = Node("a1", "b1")
+    node.frame(Cgroup(0, {"a1": 0, "b1": 0}))
+    node.frame(Cgroup(1, {"a1": 1, "b1": 0}))
+
+    assert node.frame(Cgroup(2, {"b1": 0}, gone={"a1": 2})) == {"p": 2, "a": 2, "b": 0}
+    assert node.frame(Cgroup(2, {"b1": 0})) == {"p": 2, "a": 2, "b": 0}
+
+
 def test_a_kill_waits_for_the_name_of_its_container() -> None:
     """A container that no status has named yet when it ends gets its kill with its name, if that comes in time."""
     node = Node("b1")

@@ -158,7 +158,8 @@ class Walker:
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
         self._told_none = False
-        self._gone: dict[str, list[Glimpse]] = {}
+        self._held_back: list[Glimpse] = []
+        """What went after it was read: it is among the leaves of the frame."""
         self._files_read = 0
         self._cgroups = 0
         self._ticks = -1
@@ -177,9 +178,6 @@ class Walker:
         self._errors = Counter()
         self._files_read = 0
         self._cgroups = 0
-        self._gone = {}
-        for glimpse in self._tree.glimpses():
-            self._gone.setdefault(glimpse.path.rpartition("/")[0], []).append(glimpse)
         node = self._read_node(instant)
         self._follow_tops()
         pods: list[PodCgroup] = []
@@ -188,6 +186,7 @@ class Walker:
                 pods.extend(self._walk_pods(top, "Guaranteed"))
             except Gone:
                 self._tops.pop(path).close()
+        self._add_gone(pods)
         return Frame(instant, node, tuple(pods), dict(self._errors), self._files_read, self._cgroups)
 
     @property
@@ -290,9 +289,24 @@ class Walker:
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
-        seen = map(self._glimpsed, self._gone.get(node.path, ()))
-        gone = tuple(leaf for leaf in seen if leaf is not None)
-        return PodCgroup(node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves), gone)
+        return PodCgroup(node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves))
+
+    def _add_gone(self, pods: list[PodCgroup]) -> None:
+        """Give to pods what has gone of them since the last tick. Asked for after the walk, so that what went in the
+        middle of it is in this frame one way or the other, and each is told of as gone in the first frame without it.
+        """
+        glimpses = [*self._held_back, *self._tree.glimpses()]
+        self._held_back = []
+        places = {pod.path: place for place, pod in enumerate(pods)} if glimpses else {}
+        for glimpse in glimpses:
+            place = places.get(glimpse.path.rpartition("/")[0])
+            if place is None:
+                continue
+            pod = pods[place]
+            if any((leaf.path, leaf.ino) == (glimpse.path, glimpse.ino) for leaf in pod.leaves):
+                self._held_back.append(glimpse)
+            elif (leaf := self._glimpsed(glimpse)) is not None:
+                pods[place] = pod._replace(gone=(*pod.gone, leaf))
 
     def _glimpsed(self, glimpse: Glimpse) -> Leaf | None:
         """A leaf that has gone, as the source saw it between two ticks; ``None`` for what is no container's."""

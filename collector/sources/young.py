@@ -26,7 +26,8 @@ _READ_AGAIN_SHARE: Final = 0.1
 may be missing from its last reading; and where ticks are far apart, the price does not grow with them."""
 
 _TICKS: Final = 2
-"""It is followed until so many ticks have begun since it came: the walk of the first has seen it, if it lived."""
+"""It is followed until so many ticks have ended since it came. The first has seen it, if it lived, but maybe at the age
+of a moment: one that ends soon after has a last reading that is worth more."""
 
 _AT_MOST: Final = 64
 """Followed at one time. More come together but where a node starts."""
@@ -102,7 +103,7 @@ class Watch:
             self._follow()
 
     def taken(self) -> list[Glimpse]:
-        """What has gone since the last call, as it was read last. Called as a tick begins."""
+        """What has gone since the last call, as it was read last. Called as a tick ends."""
         self._follow()
         for path, young in list(self._young.items()):
             young.ticks += 1

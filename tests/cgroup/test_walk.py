@@ -657,6 +657,22 @@ def test_a_leaf_that_came_and_went_between_two_ticks_is_in_the_frame() -> None:
     assert walker.tick().pods[0].gone == ()
 
 
+def test_a_leaf_that_went_in_the_middle_of_a_tick_is_in_one_frame_or_the_other() -> None:
+    """One that was read in this tick and has gone by its end is a leaf of this frame, and gone in the next."""
+    tree = small()
+    walker = Walker(tree)
+    tree.seen = [Glimpse(A, 4, None, 1, {"cpu.stat": b"usage_usec 11\n"})]
+    first = walker.tick()
+    del tree.cgroups[A]
+    second, third = walker.tick(), walker.tick()
+
+    told = [
+        ([leaf.path for leaf in frame.pods[0].leaves], [leaf.reading.cpu_usage_usec for leaf in frame.pods[0].gone])
+        for frame in (first, second, third)
+    ]
+    assert told == [([A, B], []), ([B], [11]), ([B], [])]
+
+
 def test_what_is_not_needed_is_not_read() -> None:
     """A slow file that gives none of the fields that are needed, of pods or of containers, is not read of these."""
     tree = small()

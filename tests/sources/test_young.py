@@ -81,7 +81,7 @@ def test_a_container_that_lives_for_less_than_a_tick_is_read(tree: LiveTree) -> 
 
 
 def test_one_that_lives_on_is_the_walks(tree: LiveTree) -> None:
-    """What a tick has seen is followed for one tick more, and then let go of: it ends as any other."""
+    """What a tick has seen is followed to the end of the next, and then let go of: it ends as any other."""
     pod = Path(tree.root, POD_PATH)
     walker = Walker(tree)
     walker.tick()
@@ -96,6 +96,25 @@ def test_one_that_lives_on_is_the_walks(tree: LiveTree) -> None:
 
     assert gone(frame) == []
     assert all(leaf.container_id != LEAF_C for leaf in frame.pods[0].leaves)
+
+
+def test_one_that_goes_soon_after_its_first_tick_was_read_since(tree: LiveTree) -> None:
+    """It is gone in the first frame without it, with what was read of it between the two."""
+    pod = Path(tree.root, POD_PATH)
+    walker = Walker(tree)
+    walker.tick()
+    cgroup(pod / LEAF_C)
+    seen = walker.tick()
+
+    def grow() -> None:
+        (pod / LEAF_C / "cpu.stat").write_text("usage_usec 4321\n")
+
+    rest(tree, grow, lambda: None, lambda: remove(pod / LEAF_C), seconds=1.0)
+    frame = walker.tick()
+    walker.close()
+
+    assert LEAF_C in {leaf.container_id for leaf in seen.pods[0].leaves}
+    assert [leaf.reading.cpu_usage_usec for leaf in gone(frame)] == [4321]
 
 
 def test_what_has_gone_before_it_could_be_opened_is_left_out(tree: LiveTree) -> None:
