@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from random import Random
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -261,6 +262,28 @@ def test_a_kill_waits_for_the_name_of_its_container() -> None:
     assert node.frame(Cgroup(1, {"b1": 0}), after=20) == {"p": 1, "a": 1, "b": 0, "c": 0}
 
 
+def test_a_name_that_comes_too_late_is_given_nothing() -> None:
+    """After the time to linger the kill stays in the pod's counter alone."""
+    node = Node("b1")
+    node.name("u", "b1", "c1")
+    node.frame(Cgroup(0, {"a1": 0, "b1": 0}))
+    for after in (1, 1, 31):
+        node.frame(Cgroup(1, {"b1": 0}), after=after)
+    node.name("u", "a1", "b1", "c1")
+
+    assert node.frame(Cgroup(1, {"b1": 0})) == {"p": 1, "a": 0, "b": 0, "c": 0}
+
+
+def test_where_the_dead_had_a_part_before_the_first_frame_all_begin_at_zero() -> None:
+    """A live container's own count is not told then: before a restart of the collector its counter may have been
+    higher, and a lower one that is not 0 would be new kills to increase().
+    """
+    node = Node("a1", "b1")
+
+    assert node.frame(Cgroup(5, {"a1": 1, "b1": 0})) == {"p": 5, "a": 0, "b": 0}
+    assert node.frame(Cgroup(6, {"a1": 2, "b1": 0})) == {"p": 6, "a": 1, "b": 0}
+
+
 def test_live_containers_that_account_for_all_begin_with_their_own() -> None:
     """Where no kill of the first frame is a dead one's, each container has what its own count says."""
     assert Node("a1", "b1").frame(Cgroup(3, {"a1": 2, "b1": 1})) == {"p": 3, "a": 2, "b": 1}
@@ -293,6 +316,17 @@ def test_a_pod_of_the_same_name_goes_on() -> None:
     node.name("w", "a3")
 
     assert node.frame(Cgroup(1, {"a3": 1}, uid="w")) == {"p": 1, "a": 1}
+
+
+def test_of_two_pods_of_a_name_each_holds_its_own_containers() -> None:
+    """An old cgroup can outlive its pod: what it alone had goes with it, and what the newer has stays."""
+    node = Node("a1", "old1")
+    node.name("v", "a2")
+    both = Cgroup(0, {"a1": 0, "old1": 0}), Cgroup(0, {"a2": 0}, uid="v")
+    assert node.frame(*both) == {"p": 0, "a": 0, "old": 0}
+
+    assert node.frame(both[1], after=30) == {"p": 0, "a": 0, "old": 0}
+    assert node.frame(both[1]) == {"p": 0, "a": 0}
 
 
 def test_a_cgroup_made_again_adds_its_count() -> None:
@@ -360,3 +394,77 @@ def test_an_init_container_that_is_done_lets_go_of_a_counter_of_zero() -> None:
     other.name("u", "a1", "setup1", init=("setup1",))
     other.frame(Cgroup(1, {"setup1": 1}))
     assert other.frame(Cgroup(1, {"a1": 0}), after=300) == {"p": 1, "a": 0, "setup": 1}
+
+
+# --- any order of events --------------------------------------------------------------------------------------------
+
+
+class Kernel:
+    """A pod whose containers are killed, end and are made again, in an order that ``random`` chooses."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.names = "abc"[: random.randint(1, 3)]
+        self.made: list[str] = []
+        self.live: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+        """With their last counts, since the last frame."""
+        self.suffered = dict.fromkeys(self.names, 0)
+        for name in self.names:
+            self.make(name)
+
+    def make(self, name: str) -> None:
+        """A container of this name is started."""
+        self.made.append(f"{name}{len(self.made)}")
+        self.live[self.made[-1]] = 0
+
+    def step(self) -> None:
+        """Something happens, or nothing."""
+        random = self.random
+        one = random.choice([*self.live, ""])
+        name = random.choice(self.names)
+        if one and random.random() < 0.5:
+            if random.random() < 0.7:
+                self.live[one] += 1
+                self.suffered[one[0]] += 1
+            if random.random() < 0.7:
+                self.ended[one] = self.live.pop(one)
+        elif not any(other.startswith(name) for other in self.live):
+            self.make(name)
+
+    def steps(self, most: int) -> None:
+        """A few of these."""
+        for _ in range(self.random.randint(0, most)):
+            self.step()
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_in_any_order_of_events_each_kill_is_counted_once_to_its_own(seed: int) -> None:
+    """Kills and ends before, between and after the readings of the pod and of its containers, where each container that
+    ends has been read to its end: no counter steps back or has a kill too many, the pod's is at any time what it has
+    counted, and in the end every container's is what befell it.
+    """
+    kernel = Kernel(Random(seed))
+    node = Node()
+    held: dict[str, int] = {}
+    before: dict[str, int] = {}
+    for number in range(30):
+        kernel.ended = {}
+        if number < 28:
+            kernel.steps(3)
+        total = sum(kernel.suffered.values())
+        if number < 28:
+            kernel.steps(1)
+        leaves = dict(kernel.live)
+        if number < 28:
+            kernel.steps(1)
+        gone = {id_: count for id_, count in (held | kernel.ended).items() if id_ not in leaves}
+        held = {id_: count for id_, count in kernel.ended.items() if id_ in leaves}
+        node.name("u", *kernel.made)
+        counters = node.frame(Cgroup(total, leaves, gone))
+
+        assert counters["p"] == total
+        assert all(counters[name] <= kernel.suffered[name] for name in kernel.names)
+        assert all(counters[name] >= count for name, count in before.items())
+        before = counters
+    assert {name: before[name] for name in kernel.names} == kernel.suffered

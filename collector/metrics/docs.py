@@ -35,7 +35,8 @@ does: a container whose processes are all killed at once counts them all, and on
 - **A container's is derived.** Its cgroup is removed with its count, often before that was read. What the pod's count
   has then grown by beyond that of the live containers is counted to the container that has just ended. Where several
   of a pod, with different names, have ended in one tick, or one that was never seen in a pod of several, it stays in
-  the pod's counter alone, and the containers' add up to less.
+  the pod's counter alone, and the containers' add up to less. Where one that was never seen ends with one that was, it
+  is the latter's. Those that live for less than a tick are seen by inotify, and so are exact.
 - **After a restart of podtally** the containers of a pod that has several begin at 0 if the dead had a part in the
   pod's count, as nobody can tell which. That a counter steps back to 0 is no kill to `increase()`.
 - **What cannot be told**: if a pod's name was another's before, and both had kills, the counter begins with the later
