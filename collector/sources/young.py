@@ -7,6 +7,7 @@ second thread, and on a node where nothing comes there is nothing to do.
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import threading
@@ -78,7 +79,8 @@ class Watch:
         try:
             watch = self._inotify.add(where)
         except OSError as error:
-            if not self._told:
+            # One that has gone meanwhile is normal.
+            if error.errno != errno.ENOENT and not self._told:
                 self._told = True
                 log.warning(
                     "containers that live for less than a tick may go unseen, as a pod cannot be watched: %s; "
