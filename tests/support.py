@@ -45,7 +45,7 @@ SYNTHETIC = (
 CAPTURED = ("systemd-containerd.tar.zst", "cgroupfs-containerd.tar.zst")
 """The captured recordings of eight frames; ``parity-1hz`` has 151."""
 
-RECORDED = ("oom.tar.zst", "churn.tar.zst")
+RECORDED = ("oom.tar.zst", "churn.tar.zst", "replaced.tar.zst")
 """Recorded by `podtally record` through the DaemonSet's pod, with the base's rights."""
 
 SECOND_NS = 1_000_000_000

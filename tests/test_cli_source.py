@@ -107,6 +107,7 @@ def test_a_missing_right_is_told_with_what_gives_it(tmp_path: Path) -> None:
         with started("serve", *flags, *LISTEN) as running:
             wait_until(told(f"{running.url}/readyz", "is forbidden"))
             status, text = fetched(f"{running.url}/readyz")
+            wait_until(lambda: any(" WARNING " in line for line in running.lines))
             logged = [line for line in running.lines if " WARNING " in line]
         doctor = podtally("doctor", *flags)
 

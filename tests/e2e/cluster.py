@@ -353,7 +353,7 @@ def down() -> None:
     if running("qemu"):
         subprocess.run(ssh_command("-O", "exit"), capture_output=True, check=False)
     for name in reversed(started()):
-        stop(name)
+        stop(name, seconds=3)  # an API server waits 20 s for its watchers; nothing of it is kept
     network_down()
     for layer in RUN.glob("*.qcow2"):
         layer.unlink()

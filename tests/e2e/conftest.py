@@ -98,7 +98,7 @@ def observing(request: pytest.FixtureRequest) -> Iterator[Observing | None]:
     seen, watch = Observed(began=time.time()), Watch()
     watch.every(1.0, "ours", lambda: of_collector("/metrics/resource"), seen.ours)
     resource = seen.theirs("kubelet/metrics_resource.txt")
-    watch.every(5.0, "kubelet", lambda: of_kubelet("/metrics/resource"), resource)
+    watch.every(8.0, "kubelet", lambda: of_kubelet("/metrics/resource"), resource)
     watch.every(7.0, "metrics API", metrics_api, seen.metrics_api)
     yield Observing(watch, seen)
     watch.end()

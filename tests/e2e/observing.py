@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,9 +61,19 @@ def of_kubelet(path: str) -> str:
     return fetch(f"https://{NODE_ADDRESS}:10250{path}", client="admin")
 
 
+_url = cache(collector_url)
+
+
 def of_collector(path: str) -> str:
-    """A page of the DaemonSet's pod."""
-    return fetch(collector_url() + path)
+    """A page of the DaemonSet's pod, whose address is looked up when the one that is known does not answer."""
+    known = _url()
+    try:
+        return fetch(known + path)
+    except OSError:
+        _url.cache_clear()
+        if _url() == known:
+            raise
+    return fetch(_url() + path)
 
 
 def samples(page: str) -> dict[Container, Sample]:

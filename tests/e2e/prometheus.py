@@ -17,6 +17,7 @@ URL = f"http://127.0.0.1:{PROMETHEUS_PORT}"
 
 
 FOLDER = RUN / "prometheus"
+REFRESH_SECONDS = 5
 
 
 def configuration() -> str:
@@ -28,7 +29,9 @@ def configuration() -> str:
                 {
                     "job_name": "podtally",
                     "honor_labels": True,
-                    "file_sd_configs": [{"files": [str(FOLDER / "targets.json")], "refresh_interval": "5s"}],
+                    "file_sd_configs": [
+                        {"files": [str(FOLDER / "targets.json")], "refresh_interval": f"{REFRESH_SECONDS}s"}
+                    ],
                 }
             ],
         }
@@ -37,9 +40,18 @@ def configuration() -> str:
 
 def point_at_collector() -> None:
     """Write the pod's address; the node is the instance, so that series outlive the collector's pods."""
-    target = urllib.parse.urlsplit(collector_url()).netloc
+    _point_at(urllib.parse.urlsplit(collector_url()).netloc)
+
+
+def point_at_nobody() -> None:
+    """Have it scrape nothing for a while."""
+    _point_at()
+    time.sleep(2 * REFRESH_SECONDS)
+
+
+def _point_at(*targets: str) -> None:
     written = FOLDER / "targets.new"
-    written.write_text(json.dumps([{"targets": [target], "labels": {"instance": NODE}}]))
+    written.write_text(json.dumps([{"targets": targets, "labels": {"instance": NODE}}]))
     written.rename(FOLDER / "targets.json")
 
 

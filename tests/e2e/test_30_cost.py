@@ -8,16 +8,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.e2e.cluster import collector_process, node
 from tests.e2e.layout import BIN, NODE_ADDRESS, PKI, RESULTS
 from tests.e2e.observing import of_collector, of_kubelet, table
-from tests.e2e.processes import inside
+from tests.e2e.processes import inside, running
+from tests.e2e.prometheus import point_at_collector, point_at_nobody
+
+pytestmark = pytest.mark.usefixtures("unscraped")
 
 SPAN_SECONDS = 30
 QUESTIONS = 8
 CADVISOR_PORT = 8081
 
 SERVICES = "/sys/fs/cgroup/system.slice/{}.service/cpu.stat"
+
+
+@pytest.fixture(scope="module")
+def unscraped() -> Iterator[None]:
+    """Prometheus, if it runs, lets the collector be meanwhile: nobody scrapes cAdvisor either."""
+    if not running("prometheus"):
+        yield
+        return
+    point_at_nobody()
+    yield
+    point_at_collector()
 
 
 def _usage_seconds(file: str) -> float:
@@ -56,7 +72,7 @@ def _cadvisor(interval: str) -> Iterator[str]:
     node(f"systemctl stop cadvisor-{interval}")
 
 
-def test_podtally_costs_under_a_fifteenth_of_cadvisor() -> None:
+def test_podtally_costs_a_fraction_of_cadvisor() -> None:
     """One tick a second against cAdvisor's housekeeping once a second; and against once in ten.
 
     podtally and the kubelet are measured while nothing else looks at the pods, each cAdvisor after that and by itself.
@@ -92,7 +108,7 @@ def test_podtally_costs_under_a_fifteenth_of_cadvisor() -> None:
         ],
         file="cost.md",
     )
-    assert ours < every_second, "a whole collector costs less than cAdvisor at the same rate"
+    assert ours * 6 < every_second, "the aim is a fifteenth; an eleventh was seen, and emulation is noisy"
 
 
 def test_what_the_pod_holds_of_the_kernels_memory() -> None:
@@ -162,7 +178,7 @@ def test_a_scrape_of_ours_costs_less_than_one_of_the_kubelets() -> None:
         ["who", "latency ms", "CPU ms"],
         [
             ("kubelet with containerd and its shims", *theirs),
-            ("podtally (latency with kubectl's look-up of the pod)", *mine),
+            ("podtally", *mine),
         ],
         file="cost.md",
     )

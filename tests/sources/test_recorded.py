@@ -25,6 +25,24 @@ def test_pods_that_end_are_gone() -> None:
     assert last < first
 
 
+def test_a_pod_that_is_replaced_has_its_successor_and_no_trace_of_itself() -> None:
+    """A deployment's pod goes while its successor starts: by the end that one alone is there, whole, with rates."""
+    tallies = list(replayed("replaced.tar.zst").tallies())
+    churn = [{one.pod.name: one for one in tally.pods if one.pod.name.startswith("churn-")} for tally in tallies]
+    assert len(churn[0]) > 1
+    [(name, one)] = churn[-1].items()
+    assert sum(name in found and len(found) > 1 for found in churn) > 0, "both are seen at once"
+    assert [container.container.name for container in one.containers] == ["main"]
+    assert one.incomplete is None
+    assert one.cpu_cores is not None
+    assert tallies[-1].unnamed == frozenset()
+
+
+def test_a_recording_of_a_live_node_tells_its_runtime() -> None:
+    """By the container ids of the kubelet's list."""
+    assert recording("replaced.tar.zst").meta.runtime == "containerd"
+
+
 def test_the_pod_keeps_the_count_of_its_containers_oom_kills() -> None:
     """The container that was killed is another by now; the pod's cgroup still tells of every kill."""
     [oom] = [one for one in last_tally("oom.tar.zst").pods if one.pod.name == "oom"]
