@@ -40,6 +40,7 @@ _CONSTANT = {
     "io.pressure": _PRESSURE,
     "io.stat": "254:0 rbytes=1048576 wbytes=65536 rios=256 wios=16 dbytes=0 dios=0\n",
     "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
+    "memory.high": "max\n",
     "memory.max": "max\n",
     "memory.min": "0\n",
     "memory.pressure": _PRESSURE,

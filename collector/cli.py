@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from collector import __version__, flags, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
+from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError
 from collector.flags import build_parser, help_width, resolve
-from collector.history import History
+from collector.history import LINGER_NS, History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking, spare_collections
-from collector.metrics.native import NativeExposition, Selection
+from collector.metrics.catalogue import groups_of
+from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
@@ -249,21 +251,28 @@ def _collector(
     node_name: str,
     window: float,
     interval_ns: int,
+    linger_ns: int = LINGER_NS,
     slow_every: int = 1,
+    needs: Needs = EVERYTHING,
     kubepods: str | None = None,
     carry: Carry | None = None,
 ) -> Collector:
     return Collector(
-        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods),
+        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods, needs=needs),
         answers=answers,
-        history=History(window_ns=round(window * 1e9), interval_ns=interval_ns),
+        history=History(window_ns=round(window * 1e9), interval_ns=interval_ns, linger_ns=linger_ns),
         node_name=node_name,
         adjust=carry.adjust if carry is not None else None,
     )
 
 
 def _recorded(
-    recording: Recording, *, window: float, loop: bool = False, kubepods: str | None = None
+    recording: Recording,
+    *,
+    window: float,
+    linger_ns: int = LINGER_NS,
+    loop: bool = False,
+    kubepods: str | None = None,
 ) -> tuple[RecordedTree, Collector]:
     from collector.sources.recording import RecordedAnswers, RecordedTree
 
@@ -274,6 +283,7 @@ def _recorded(
         node_name=recording.meta.node,
         window=window,
         interval_ns=recording.interval_ns,
+        linger_ns=linger_ns,
         kubepods=kubepods,
         carry=Carry(lambda: tree.passes) if loop else None,
     )
@@ -360,15 +370,23 @@ def _reviews(arguments: argparse.Namespace, config: WatchedConfig | None) -> Rev
 
 
 def _selection(arguments: argparse.Namespace) -> Selection:
-    return Selection(containers=not arguments.no_containers, pod_labels=arguments.pod_labels)
+    return Selection(
+        containers=not arguments.no_containers, groups=groups_of(arguments.collect), pod_labels=arguments.pod_labels
+    )
 
 
-def _server(arguments: argparse.Namespace, loop: Loop, access: Access | None = None) -> Server:
-    return Server(loop, _selection(arguments), access, cadvisor_timestamps=arguments.cadvisor_timestamps)
+def _linger_ns(arguments: argparse.Namespace) -> int:
+    linger_ns: int = round(arguments.linger * 1e9)
+    return linger_ns
+
+
+def _server(arguments: argparse.Namespace, selection: Selection, loop: Loop, access: Access | None = None) -> Server:
+    return Server(loop, selection, access, cadvisor_timestamps=arguments.cadvisor_timestamps)
 
 
 def _run_server(
     arguments: argparse.Namespace,
+    selection: Selection,
     collector: Ticking,
     pace: Pace,
     background: Background | None,
@@ -382,7 +400,7 @@ def _run_server(
         from collector.server.access import Access
 
         access = Access(config, reviews, collector.account)
-    server = _server(arguments, loop, access)
+    server = _server(arguments, selection, loop, access)
     loop.first_tick()
 
     def ready(port: int) -> None:
@@ -400,10 +418,11 @@ def _run_server(
 
 def _serve(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)  # a wrong address is told before anything is read
+    selection = _selection(arguments)
     config = _web_config(arguments, authenticate=arguments.authenticate)
     reviews = _reviews(arguments, config)
     if arguments.reads != "cgroup":
-        return _serve_upstream(arguments, config, reviews)
+        return _serve_upstream(arguments, selection, config, reviews)
     tree = _live_tree(arguments)
     compares = arguments.verify_interval is not None
     answers = _live_answers(
@@ -415,7 +434,9 @@ def _serve(arguments: argparse.Namespace) -> int:
         node_name=_node_name(arguments),
         window=arguments.window,
         interval_ns=round(arguments.interval * 1e9),
+        linger_ns=_linger_ns(arguments),
         slow_every=arguments.slow_every,
+        needs=needs(selection.groups),
         kubepods=arguments.kubepods,
     )
     account = collector.account
@@ -430,14 +451,18 @@ def _serve(arguments: argparse.Namespace) -> int:
     account.descriptors_limit = lambda: tree.descriptor_limit
     account.opened_reads = lambda: tree.opened_for_one_read
     what = f"reading {arguments.cgroup_root}"
-    return _run_server(arguments, collector, LivePace(arguments.interval), answers.run, what, config, reviews)
+    tree.follow()
+    pace = LivePace(arguments.interval, tree.rest)
+    return _run_server(arguments, selection, collector, pace, answers.run, what, config, reviews)
 
 
 _UPSTREAM_TICK_SECONDS = 1.0
 """How soon an answer of an upstream is served, and how often ages are told anew."""
 
 
-def _serve_upstream(arguments: argparse.Namespace, config: WatchedConfig | None, reviews: Reviews | None) -> int:
+def _serve_upstream(
+    arguments: argparse.Namespace, selection: Selection, config: WatchedConfig | None, reviews: Reviews | None
+) -> int:
     from collector.sources.upstream import LiveClock
     from collector.upstream import collect
 
@@ -456,7 +481,7 @@ def _serve_upstream(arguments: argparse.Namespace, config: WatchedConfig | None,
     if kind is collect.METRICS_API:
         what += f" for the pods of {', '.join(namespaces) or 'all namespaces'}"
     pace = LivePace(_UPSTREAM_TICK_SECONDS)
-    return _run_server(arguments, collector, pace, answers.run, what, config, reviews)
+    return _run_server(arguments, selection, collector, pace, answers.run, what, config, reviews)
 
 
 def _replayed_upstream(
@@ -484,22 +509,27 @@ def _replayed_upstream(
 
 def _replay(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)
+    selection = _selection(arguments)
     config = None if arguments.once or arguments.openmetrics else _web_config(arguments)
     recording = _load(arguments.recording)
     collector: Ticking
     if arguments.reads == "cgroup":
         tree, collector = _recorded(
-            recording, window=arguments.window, loop=arguments.loop, kubepods=arguments.kubepods
+            recording,
+            window=arguments.window,
+            linger_ns=_linger_ns(arguments),
+            loop=arguments.loop,
+            kubepods=arguments.kubepods,
         )
     else:
         tree, collector = _replayed_upstream(recording, arguments.reads, stale_after=arguments.stale_after)
     if arguments.openmetrics:
-        return _backfill(arguments, collector, len(recording.frames))
+        return _backfill(arguments, selection, collector, len(recording.frames))
     pace = ReplayPace(tree.gap_ns, recording.interval_ns, arguments.speed)
     if arguments.once:
         loop = Loop(collector, pace)
         loop.run_through()
-        server = _server(arguments, loop)
+        server = _server(arguments, selection, loop)
         texts = {
             "/metrics": server.metrics_text,
             "/metrics/resource": server.resource_text,
@@ -507,13 +537,13 @@ def _replay(arguments: argparse.Namespace) -> int:
         }
         sys.stdout.write(texts[arguments.path](openmetrics=False))
         return 0
-    return _run_server(arguments, collector, pace, None, f"replaying {arguments.recording}", config)
+    return _run_server(arguments, selection, collector, pace, None, f"replaying {arguments.recording}", config)
 
 
-def _backfill(arguments: argparse.Namespace, collector: Ticking, frames: int) -> int:
+def _backfill(arguments: argparse.Namespace, selection: Selection, collector: Ticking, frames: int) -> int:
     from collector import backfill
 
-    exposition = NativeExposition(_selection(arguments))
+    exposition = NativeExposition(selection)
     with progress("tallying frames") as bar:
 
         def told() -> Iterator[Tally]:
@@ -581,7 +611,8 @@ def _record_live(arguments: argparse.Namespace) -> int:
             interval_ns=round(arguments.interval * 1e9),
             kubepods=arguments.kubepods,
         )
-        pace = LivePace(arguments.interval)
+        tree.follow()
+        pace = LivePace(arguments.interval, tree.rest)
         end = time.monotonic() + arguments.duration
         with progress("recording") as bar:
             while not stop.is_set() and time.monotonic() < end:
@@ -646,6 +677,7 @@ def _top(arguments: argparse.Namespace) -> int:
             window=arguments.window,
             interval_ns=round(arguments.interval * 1e9),
             slow_every=1_000_000,
+            needs=Needs(pods=frozenset(), containers=frozenset()),
             kubepods=arguments.kubepods,
         )
         return _top_live(arguments, view, Loop(collector, LivePace(arguments.interval)))

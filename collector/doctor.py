@@ -10,16 +10,26 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from collector.cgroup import grammar, paths
-from collector.cgroup.files import FAST, SLOW
+from collector.cgroup.files import FAST, slow_names
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import SourceError, UnsupportedNode, UsageError
 from collector.history import History
+from collector.metrics.catalogue import DEFAULT_GROUPS
+from collector.metrics.native import needs
 from collector.model import Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import Tree
 from collector.tally import tally
 
 Level = Literal["ok", "note", "fault"]
+
+_NEEDS = needs(DEFAULT_GROUPS)
+_FAST = frozenset(file.name for file in FAST)
+_OF_PODS = _FAST | frozenset(slow_names(_NEEDS.pods))
+_OF_CONTAINERS = _FAST | frozenset(slow_names(_NEEDS.containers))
+"""What is held open without --collect."""
+_SELDOM = frozenset(slow_names(_NEEDS.seldom))
+"""What is read beside that. That opt-in files are not there, as in an older recording, is no finding."""
 
 
 class Finding(NamedTuple):
@@ -67,8 +77,8 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
     yield Finding("ok", f"{_pods(frame)} with {len(leaves)} containers and sandboxes")
     missing: set[str] = set()
     denied: set[str] = set()
-    # One container and one pod stand for all: some files are read of pods alone.
-    for path, of_pod in ((leaves[0] if leaves else None, False), (frame.pods[0].path, True)):
+    # One container and one pod stand for all.
+    for path, names in ((leaves[0] if leaves else None, _OF_CONTAINERS), (frame.pods[0].path, _OF_PODS)):
         if path is None:
             continue
         try:
@@ -76,7 +86,7 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
         except SourceError as error:
             yield Finding("note", f"the cgroup that was to be looked at cannot be opened: {error}", "run it again")
             return
-        for name in sorted({file.name for file in (*FAST, *SLOW) if file.pods_only <= of_pod}):
+        for name in sorted(names | _SELDOM):
             try:
                 directory.read(name)
             except SourceError as error:
@@ -84,7 +94,7 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
         directory.close()
     if denied:
         yield Finding("fault", f"no right to read {', '.join(sorted(denied))}", "run as a user that may read cgroupfs")
-    needed = [name for name in sorted(missing) if name in {file.name for file in FAST}]
+    needed = [name for name in sorted(missing) if name in _FAST]
     if needed:
         yield Finding("fault", f"absent: {', '.join(needed)}", "boot with the cpu and memory controllers enabled")
     optional = [name for name in sorted(missing) if name not in needed]
@@ -100,7 +110,8 @@ def check_files(tree: Tree, frame: Frame) -> Iterator[Finding]:
 
 def check_descriptors(frame: Frame, limit: int) -> Finding:
     """Whether all files can be held open."""
-    needed = frame.cgroups * (1 + len({file.name for file in (*FAST, *SLOW) if not file.seldom}))
+    leaves = sum(len(pod.leaves) for pod in frame.pods)
+    needed = (frame.cgroups - leaves) * (1 + len(_OF_PODS)) + leaves * (1 + len(_OF_CONTAINERS))
     if needed <= limit:
         return Finding("ok", f"about {needed} descriptors needed, {limit} may be held")
     return Finding(

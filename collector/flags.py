@@ -323,6 +323,25 @@ FLAGS: tuple[Flag, ...] = (
         " done if not given",
     ),
     Flag(
+        name="linger",
+        kind="duration",
+        commands=("serve", "replay"),
+        default="30s",
+        metavar="TIME",
+        sources=_CGROUP,
+        help="how long OOM counters and the last readings of containers stay after what they are of has gone: longer"
+        " than from scrape to scrape",
+    ),
+    Flag(
+        name="collect",
+        kind="words",
+        commands=("serve", "replay"),
+        default="default",
+        metavar="GROUP,...",
+        help="groups of metrics to export, as docs/metrics.md lists them; also default and all, and no-GROUP takes one"
+        " away; files that no group needs are not read, or seldom for /metrics/cadvisor",
+    ),
+    Flag(
         name="no-containers",
         kind="switch",
         commands=("serve", "replay"),

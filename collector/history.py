@@ -1,6 +1,7 @@
 """What must be remembered from tick to tick to make rates: samples by identity, the trailing peak, the sandboxes.
 
-State is kept by (path, inode) and dropped whole when the cgroup goes: a path made again starts with nothing.
+State is kept by (path, inode) and dropped whole when the cgroup goes: a path made again starts with nothing. What stays
+for a while after a cgroup is in ``oom.py`` and ``endings.py``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from collections import deque
 from collections.abc import Collection
 from typing import NamedTuple
 
+from collector.endings import Endings
 from collector.model import Frame, Leaf, PodCgroup, Reading
+from collector.oom import OomKills
 
 NS_PER_USEC = 1000
 
@@ -24,6 +27,9 @@ START_SPAN_NS = 10_000_000_000
 
 FIRST_SPAN_NS = 2_000_000_000
 """Before that, from its first sample once 2 s have passed."""
+
+LINGER_NS = 30_000_000_000
+"""How long what says so stays after its cgroup: the default of ``--linger``."""
 
 _CREDIBLE_CORES = 4
 """A container that truly used more from its start is rated from its first sample instead: later, and as right."""
@@ -123,8 +129,10 @@ class Track:
 class History:
     """Tracks of all cgroups of a node."""
 
-    def __init__(self, *, window_ns: int, interval_ns: int) -> None:
+    def __init__(self, *, window_ns: int, interval_ns: int, linger_ns: int = LINGER_NS) -> None:
         self.window_ns = window_ns
+        self.oom_kills = OomKills(linger_ns)
+        self.endings = Endings(linger_ns)
         self.gap_ns = interval_ns // 2
         """Readings less than half an interval apart are not rated for the peak."""
         self._tracks: dict[Identity, Track] = {}
@@ -137,12 +145,7 @@ class History:
         """Take the readings of a frame in, and forget what is not in it."""
         self._tick += 1
         for pod in frame.pods:
-            track = self._add(pod.path, pod.ino, pod.reading)
-            usage, at_ns = pod.reading.cpu_usage_usec, pod.reading.monotonic_ns
-            if usage is None:
-                track.forget_peaks(at_ns)
-            else:
-                track.add_peak(at_ns, usage, self.gap_ns)
+            self._add(pod.path, pod.ino, pod.reading)
             for leaf in pod.leaves:
                 self._add(leaf.path, leaf.ino, leaf.reading)
         if len(self._tracks) > sum(1 + len(pod.leaves) for pod in frame.pods):
@@ -150,15 +153,18 @@ class History:
             self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in self._tracks}
             self.sandbox_leaves = frozenset(self._sandboxes.values())
 
-    def _add(self, path: str, ino: int, reading: Reading) -> Track:
+    def _add(self, path: str, ino: int, reading: Reading) -> None:
         identity = (path, ino)
         track = self._tracks.get(identity)
         if track is None:
             track = self._tracks[identity] = Track()
         track.tick = self._tick
-        if reading.cpu_usage_usec is not None:
-            track.add(reading.monotonic_ns, reading.cpu_usage_usec, self.window_ns)
-        return track
+        usage, at_ns = reading.cpu_usage_usec, reading.monotonic_ns
+        if usage is None:
+            track.forget_peaks(at_ns)
+        else:
+            track.add(at_ns, usage, self.window_ns)
+            track.add_peak(at_ns, usage, self.gap_ns)
 
     def rate(self, path: str, ino: int, reading: Reading, age_ns: int | None) -> Rate | None:
         """The CPU rate of a cgroup at ``reading``."""
@@ -166,9 +172,9 @@ class History:
             return None
         return self._tracks[path, ino].rate(reading.monotonic_ns, age_ns, self.window_ns)
 
-    def peak_cores(self, pod: PodCgroup) -> float | None:
-        """The pod's peak over the trailing 60 s."""
-        return self._tracks[pod.path, pod.ino].peak_cores
+    def peak_cores(self, path: str, ino: int) -> float | None:
+        """A cgroup's peak over the trailing 60 s."""
+        return self._tracks[path, ino].peak_cores
 
     def forget_sandbox(self, leaf: Leaf) -> None:
         """A status has named ``leaf`` after all: it is no sandbox."""

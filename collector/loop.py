@@ -70,7 +70,8 @@ class Collector:
         frame = self._walker.tick()
         if self._adjust is not None:
             frame = self._adjust(frame)
-        self.naming.keep = {pod.uid for pod in frame.pods}
+        endings = self._history.endings
+        self.naming.keep = {pod.uid for pod in frame.pods} | endings.uids
         answers = self._answers.take()
         self.naming.take(*answers)
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
@@ -82,7 +83,7 @@ class Collector:
         account.refused_items = self.naming.refused_items
         with account.lock:
             account.answers = dict(self.naming.answers)
-        self._ask(result)
+        self._ask(result.unnamed | endings.unnamed, result.instant.monotonic_ns)
         if self.observe is not None:
             self.observe(result, answers)
         return result
@@ -97,17 +98,16 @@ class Collector:
             except SourceError as error:
                 log.warning("a frame has no tally: %s", error)
 
-    def _ask(self, result: Tally) -> None:
+    def _ask(self, unnamed: frozenset[tuple[str, int]], now_ns: int) -> None:
         """Ask for names that are missing: at once for a new one, ever more seldom for one that nobody knows."""
-        now_ns = result.instant.monotonic_ns
-        fresh = not result.unnamed <= self._asked
+        fresh = not unnamed <= self._asked
         if fresh:
             self._ask_wait_ns = _FIRST_ASK_NS
-        if fresh or (result.unnamed and now_ns >= self._ask_again_ns):
+        if fresh or (unnamed and now_ns >= self._ask_again_ns):
             self._answers.ask()
             self._ask_again_ns = now_ns + self._ask_wait_ns
             self._ask_wait_ns = min(2 * self._ask_wait_ns, _LAST_ASK_NS)
-        self._asked = result.unnamed
+        self._asked = unnamed
 
     def close(self) -> None:
         """Let go of the node's files."""
@@ -157,8 +157,10 @@ class Pace(Protocol):
 class LivePace:
     """A tick every ``interval`` seconds, on a fixed grid."""
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, rest: Callable[[threading.Event, float], None] | None = None) -> None:
+        """``rest`` waits for so many seconds or the event, and may do something meanwhile."""
         self._interval = interval
+        self._rest = rest
         self._due: float | None = None
 
     def next_tick(self, stop: threading.Event) -> int:
@@ -169,7 +171,11 @@ class LivePace:
             return 0
         missed = max(0, int((now - self._due) / self._interval))
         self._due += (missed + 1) * self._interval
-        stop.wait(max(0.0, self._due - now))
+        seconds = max(0.0, self._due - now)
+        if self._rest is None:
+            stop.wait(seconds)
+        else:
+            self._rest(stop, seconds)
         return missed
 
     def shifts(self, latest_ns: Callable[[], int]) -> tuple[int, int]:

@@ -65,7 +65,10 @@ class Instant(NamedTuple):
 
 
 class Details(NamedTuple):
-    """What is read of a cgroup every few ticks (``--slow-every``). The file and key of each: ``cgroup/files.py``."""
+    """What is read of a cgroup every few ticks (``--slow-every``), but for a pod's ``memory.events``, read every tick.
+
+    The file and key of each: ``cgroup/files.py``.
+    """
 
     memory_anon_bytes: int | None = None
     memory_file_bytes: int | None = None
@@ -74,12 +77,14 @@ class Details(NamedTuple):
     memory_shmem_bytes: int | None = None
     memory_active_file_bytes: int | None = None
     memory_slab_reclaimable_bytes: int | None = None
+    memory_slab_unreclaimable_bytes: int | None = None
     memory_peak_bytes: int | None = None
     memory_limit_bytes: Limit | None = None
     memory_high_events: int | None = None
     memory_max_events: int | None = None
     memory_oom_events: int | None = None
     memory_oom_kill_events: int | None = None
+    memory_oom_group_kill_events: int | None = None
     swap_usage_bytes: int | None = None
     swap_limit_bytes: Limit | None = None
     cpu_quota_usec: Limit | None = None
@@ -103,6 +108,7 @@ class Details(NamedTuple):
     process_id: int | None = None
     """The lowest id of a process in the cgroup itself; 0 if it is of a PID namespace that the reader does not see."""
     io: tuple[DeviceIo, ...] | None = None
+    memory_high_bytes: Limit | None = None
 
     @property
     def cpu_shares(self) -> int | None:
@@ -173,6 +179,8 @@ class PodCgroup(NamedTuple):
     leaves: tuple[Leaf, ...]
     network: tuple[Interface, ...] | None = None
     """The interfaces that its processes see; ``None`` where no process of it can be seen."""
+    gone: tuple[Leaf, ...] = ()
+    """Leaves that have gone since the last tick and were read after it, most of them too young to be in any frame."""
 
     @property
     def begun_ns(self) -> int | None:
@@ -335,6 +343,8 @@ class ContainerTally(NamedTuple):
     container: Container
     leaf: Leaf
     cpu_cores: float | None
+    cpu_peak_cores: float | None = None
+    """Highest rate over two successive readings in the trailing 60 s."""
 
     @property
     def started_ns(self) -> int | None:
@@ -399,6 +409,30 @@ class PodTally(NamedTuple):
         return total - self.memory_bytes
 
 
+class Kills(NamedTuple):
+    """How many processes of a pod, or of a container of it, were killed as memory ran out: by name, not by cgroup."""
+
+    namespace: str
+    pod: str
+    container: str
+    """``""`` for the pod."""
+    kills: int
+
+
+class Ended(NamedTuple):
+    """A container whose cgroup has gone, as it was read last."""
+
+    namespace: str
+    pod: str
+    container: str
+    cpu_usage_usec: int | None
+    memory_peak_bytes: int | None
+    age_ns: int | None
+    """From its start to its last reading; ``None`` if its start is not known."""
+    ended_ns: int
+    """Wall time of its last reading."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """How the upstream answers that a tally is made of."""
@@ -456,3 +490,9 @@ class Tally:
     """``None`` for the node's cgroups."""
     slices: tuple[Slice, ...] = ()
     """kubepods and the QoS classes, which have no names."""
+    pod_kills: tuple[Kills, ...] = ()
+    """By namespace and name; of pods that have ended too, for a while."""
+    container_kills: tuple[Kills, ...] = ()
+    """By namespace, pod and name, likewise."""
+    ended: tuple[Ended, ...] = ()
+    """Containers that have ended within a while, the last of each name."""

@@ -6,11 +6,22 @@ code above it. Parsing is above, so that a mended parser mends old recordings to
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from collector.errors import Gone, SourceError
 from collector.model import Answer, Instant
+
+
+class Glimpse(NamedTuple):
+    """A cgroup that has gone between two ticks, as it was read there last."""
+
+    path: str
+    ino: int
+    mtime_ns: int | None
+    monotonic_ns: int
+    files: Mapping[str, bytes]
+    """Those that could be read."""
 
 
 class Directory(Protocol):
@@ -41,6 +52,9 @@ class Directory(Protocol):
         ``hold`` they are read so seldom that it is worth nothing.
         """
 
+    def watch(self, names: tuple[str, ...]) -> None:
+        """Have child cgroups followed that come between two ticks, and ``names`` of them read, where the source can."""
+
     def close(self) -> None:
         """Let go of what is held open."""
 
@@ -70,6 +84,9 @@ class Tree(Clock, Protocol):
 
     def open(self, path: str) -> Directory:
         """Open the directory ``path``, ``.`` for the root. Raises :class:`SourceError`."""
+
+    def glimpses(self) -> list[Glimpse]:
+        """Children of watched directories that have gone since the last call. Called once a tick, at its end."""
 
     def read_proc(self, name: str) -> bytes:
         """``/proc/<name>``, whole. Raises :class:`SourceError`."""

@@ -37,6 +37,8 @@ Number = TypeVar("Number", int, float)
 
 def tally(frame: Frame, pods: Mapping[str, Pod], names: NamesState, history: History, *, node_name: str) -> Tally:
     """Add up ``frame``. ``pods`` is by the uid in the cgroup's name; ``history`` is advanced by this frame."""
+    # Those of pods that are gone now are not told apart any more once the history has advanced.
+    sandboxes = history.sandbox_leaves
     history.advance(frame)
     incomplete: Counter[str] = Counter()
     duplicates: Counter[str] = Counter()
@@ -59,6 +61,8 @@ def tally(frame: Frame, pods: Mapping[str, Pod], names: NamesState, history: His
     for one in by_name.values():
         if one.incomplete is not None:
             incomplete[one.incomplete] += 1
+    sandboxes |= history.sandbox_leaves
+    pod_kills, container_kills = history.oom_kills.advance(frame, pods, sandboxes)
     return Tally(
         node_name=node_name,
         instant=frame.instant,
@@ -70,6 +74,9 @@ def tally(frame: Frame, pods: Mapping[str, Pod], names: NamesState, history: His
         unnamed=frozenset(unnamed),
         duplicates=duplicates,
         slices=frame.slices,
+        pod_kills=pod_kills,
+        container_kills=container_kills,
+        ended=history.endings.advance(frame, pods, sandboxes),
     )
 
 
@@ -103,7 +110,8 @@ def _pod(
         rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, starts[-1]))
         rates.append(rate)
         memory.append(reading.memory_working_set_bytes)
-        containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, rate.cores if rate else None))
+        cores, peak = rate.cores if rate else None, history.peak_cores(leaf.path, leaf.ino)
+        containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, cores, peak))
         if incomplete is None and (reading.cpu_usage_usec is None or memory[-1] is None):
             incomplete = "unread_container"
     unnamed.update((leaf.path, leaf.ino) for leaf in without_name)
@@ -121,7 +129,7 @@ def _pod(
         memory_bytes=memory_bytes,
         cgroup_cpu_cores=whole.cores if whole else None,
         overhead_cpu_cores=_overhead_cores(whole, cpu_cores, rates, history.gap_ns),
-        cpu_peak_cores=history.peak_cores(cgroup),
+        cpu_peak_cores=history.peak_cores(cgroup.path, cgroup.ino),
         incomplete=incomplete,
         containers=tuple(containers),
         sandbox=sandbox,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker
 from collector.history import History
 from collector.loop import Collector
@@ -13,12 +14,12 @@ from collector.upstream.collect import KINDS, UpstreamCollector
 from tests.support import recording
 
 
-def replayed(name: str) -> Collector:
-    """A collector that has ticked no frame of the fixture yet."""
+def replayed(name: str, needs: Needs = EVERYTHING) -> Collector:
+    """A collector that has ticked no frame of the fixture yet; what it does not need it does not read."""
     recorded = recording(name)
     tree = RecordedTree(recorded)
     return Collector(
-        walker=Walker(tree, slow_every=1),
+        walker=Walker(tree, slow_every=1, needs=needs),
         answers=RecordedAnswers(tree),
         history=History(window_ns=15_000_000_000, interval_ns=recorded.interval_ns),
         node_name=recorded.meta.node,

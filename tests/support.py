@@ -21,7 +21,7 @@ from collector.metrics import resource
 from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer, Frame, Instant, Reading, Tally
-from collector.seams import AnswerSource, Tree, read_each
+from collector.seams import AnswerSource, Glimpse, Tree, read_each
 from collector.server import api
 from collector.sources.live import LiveTree
 from collector.sources.recording import RecordedTree, Recording, load
@@ -223,6 +223,10 @@ class MemoryTree:
         self.seconds = 0
         self._step = step
         self.reads: list[str] = []
+        self.watched: dict[str, tuple[str, ...]] = {}
+        """What is to be read of the children of these paths between two ticks."""
+        self.seen: list[Glimpse] = []
+        """What has come and gone, for the next tick."""
 
     def before_read(self, path: str) -> None:
         """Nothing; a test may put something here."""
@@ -239,6 +243,10 @@ class MemoryTree:
             raise classify(number, path, "directory")
         assert found is not None
         return MemoryDirectory(self, path, found)
+
+    def glimpses(self) -> list[Glimpse]:
+        seen, self.seen = self.seen, []
+        return seen
 
     def read_proc(self, name: str) -> bytes:
         data = self.proc.get(name, errno.ENOENT)
@@ -284,6 +292,9 @@ class MemoryDirectory:
 
     def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         return read_each(self.read, names)
+
+    def watch(self, names: tuple[str, ...]) -> None:
+        self._tree.watched[self._path] = names
 
     def close(self) -> None:
         pass

@@ -20,6 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("metrics", "table"),
     ("tally",),
     ("history", "pods", "cgroup"),
+    ("oom", "endings"),
     ("sources",),
     ("seams",),
     ("model",),

@@ -80,6 +80,11 @@ def test_the_version_is_told() -> None:
         ((), "podtally: the following arguments are required: COMMAND; podtally --help tells what there is"),
         (("top", "--contaners"), "podtally top: unknown --contaners; podtally top --help tells what there is"),
         (("serve", "--listen", "9753"), "podtally serve: --listen '9753' is no address: give HOST:PORT or :PORT, as"),
+        (
+            ("serve", "--collect", "cpu,mem"),
+            "podtally serve: --collect: 'mem' is no group of metrics; there are cpu, memory, oom, details, pressure,",
+        ),
+        (("replay", STATIC, "--linger", "soon"), "podtally replay: argument --linger: 'soon' is no duration: write 1s"),
         (("serve", "--cgroup-root", "/nonexistent"), "podtally serve: cannot read the cgroup root /nonexistent: No"),
         (("top", "--kubelet-url", "https://[::1"), "podtally top: --kubelet-url 'https://[::1' is no URL: give https"),
         (("replay", "/nonexistent"), "podtally replay: cannot read the recording /nonexistent: No such file or dir"),
@@ -201,6 +206,28 @@ def test_promtool_finds_nothing_to_say(path: str) -> None:
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_collect_chooses_families() -> None:
+    """--collect exports the groups that it names, and podtally's own account whatever it names."""
+    lines = podtally("replay", STATIC, "--once", "--collect", "memory,no-memory,pressure").stdout.splitlines()
+    families = {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+
+    assert {name for name in families if name.startswith("pod_")} == {
+        f"pod_cgroup_{of}_pressure_seconds_total" for of in ("cpu", "memory", "io")
+    }
+    assert "podtally_build_info" in families
+
+
+def test_linger_says_how_long_the_ended_are_told_of() -> None:
+    """With --linger 0s a container's last reading is told in the one frame that first lacks it; by default it is there
+    for 30 s.
+    """
+    of_last_frame = (
+        podtally("replay", FIXTURES / "churn.tar.zst", "--once", "--linger", linger).stdout for linger in ("0s", "1h")
+    )
+
+    assert [text.count("\npod_container_final_cpu_usage_seconds{") for text in of_last_frame] == [0, 2]
 
 
 def test_once_keeps_recorded_times() -> None:

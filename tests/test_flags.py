@@ -65,6 +65,8 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "window": 15.0,
         "slow_every": 5,
         "verify_interval": None,
+        "linger": 30.0,
+        "collect": ("default",),
         "no_containers": False,
         "pod_labels": (),
         "cadvisor_timestamps": False,

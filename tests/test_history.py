@@ -89,7 +89,7 @@ def test_the_peak_passes_while_the_counter_cannot_be_read() -> None:
         one = pod()._replace(reading=Reading(second * SECOND, cpu_usage_usec=usage_usec))
         kept.advance(Frame(Instant(0, 0), NodeReading(Reading(0)), (one,), {}, 0, 1))
 
-    assert kept.peak_cores(one) is None
+    assert kept.peak_cores(one.path, one.ino) is None
 
 
 def test_old_samples_are_forgotten() -> None:

@@ -303,6 +303,18 @@ def test_a_live_pace_does_not_wait_for_its_first_tick() -> None:
     assert time.monotonic() - begun < 60
 
 
+def test_a_live_pace_rests_as_it_is_told_to() -> None:
+    """What waits for the next tick may do something meanwhile: it is given the event and the seconds that are left."""
+    rests: list[float] = []
+    pace = LivePace(60, lambda stop, seconds: rests.append(seconds))
+    stop = threading.Event()
+    for _ in range(2):
+        pace.next_tick(stop)
+
+    (seconds,) = rests
+    assert 0 < seconds <= 60
+
+
 def test_a_live_pace_shifts_nothing() -> None:
     """Times of a live node are as they are."""
     assert LivePace(1).shifts(lambda: 5) == (0, 0)

@@ -57,6 +57,7 @@ class Carry:
         return pod._replace(
             reading=self._reading(pod.path, pod.reading),
             leaves=tuple(map(self._leaf, pod.leaves)),
+            gone=tuple(map(self._leaf, pod.gone)),
             network=self._network(pod.path, pod.network),
         )
 

@@ -39,10 +39,10 @@ class KernelFile:
     name: str
     parse: Parser
     keys: tuple[Key, ...]
-    seldom: bool = False
-    """Only ``/metrics/cadvisor`` needs it: it is read every :data:`SELDOM_TURNS`-th time, and not held open."""
-    pods_only: bool = False
-    """Only ``/metrics/cadvisor`` needs it of containers, of which there are most: of them it is read seldom."""
+    every_tick_of_pods: bool = False
+    """Read of pods in every tick all the same: what it counts is lost with the pod's cgroup."""
+    to_the_end: bool = False
+    """Read of a container between ticks too, while it is so young that it may not live to the next."""
 
 
 Values = tuple[Value | None, ...]
@@ -149,9 +149,10 @@ SLOW: tuple[KernelFile, ...] = (
             _gauge("shmem", "memory_shmem_bytes"),
             _gauge("active_file", "memory_active_file_bytes"),
             _gauge("slab_reclaimable", "memory_slab_reclaimable_bytes"),
+            _gauge("slab_unreclaimable", "memory_slab_unreclaimable_bytes"),
         ),
     ),
-    KernelFile(name="memory.peak", parse=grammar.scalar, keys=(_gauge("", "memory_peak_bytes"),)),
+    KernelFile(name="memory.peak", parse=grammar.scalar, keys=(_gauge("", "memory_peak_bytes"),), to_the_end=True),
     KernelFile(name="memory.max", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_limit_bytes"),)),
     KernelFile(
         name="memory.events",
@@ -161,7 +162,10 @@ SLOW: tuple[KernelFile, ...] = (
             _counter("max", "memory_max_events"),
             _counter("oom", "memory_oom_events"),
             _counter("oom_kill", "memory_oom_kill_events"),
+            _counter("oom_group_kill", "memory_oom_group_kill_events"),
         ),
+        every_tick_of_pods=True,
+        to_the_end=True,
     ),
     KernelFile(name="memory.swap.current", parse=grammar.scalar, keys=(_gauge("", "swap_usage_bytes"),)),
     KernelFile(name="memory.swap.max", parse=grammar.scalar_or_max, keys=(_gauge("", "swap_limit_bytes"),)),
@@ -170,24 +174,21 @@ SLOW: tuple[KernelFile, ...] = (
         parse=grammar.quota_period,
         keys=(_gauge("quota", "cpu_quota_usec"), _gauge("period", "cpu_period_usec")),
     ),
-    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),), pods_only=True),
+    KernelFile(name="pids.current", parse=grammar.scalar, keys=(_gauge("", "tasks"),)),
     KernelFile(
         name="cpu.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "cpu_pressure_some_usec"), _counter("full", "cpu_pressure_full_usec")),
-        pods_only=True,
     ),
     KernelFile(
         name="memory.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "memory_pressure_some_usec"), _counter("full", "memory_pressure_full_usec")),
-        pods_only=True,
     ),
     KernelFile(
         name="io.pressure",
         parse=grammar.pressure,
         keys=(_counter("some", "io_pressure_some_usec"), _counter("full", "io_pressure_full_usec")),
-        pods_only=True,
     ),
     KernelFile(
         name="memory.stat",
@@ -197,42 +198,90 @@ SLOW: tuple[KernelFile, ...] = (
             _counter("pgfault", "memory_page_faults"),
             _counter("pgmajfault", "memory_major_page_faults"),
         ),
-        seldom=True,
     ),
     KernelFile(
         name="cpu.stat",
         parse=grammar.flat_keyed,
         keys=(_counter("nr_bursts", "cpu_burst_periods"), _counter("burst_usec", "cpu_burst_usec")),
-        seldom=True,
     ),
-    KernelFile(name="cpu.weight", parse=grammar.scalar, keys=(_gauge("", "cpu_weight"),), seldom=True),
-    KernelFile(name="memory.min", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_min_bytes"),), seldom=True),
-    KernelFile(name="pids.max", parse=grammar.scalar_or_max, keys=(_gauge("", "tasks_limit"),), seldom=True),
+    KernelFile(name="cpu.weight", parse=grammar.scalar, keys=(_gauge("", "cpu_weight"),)),
+    KernelFile(name="memory.min", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_min_bytes"),)),
+    KernelFile(name="pids.max", parse=grammar.scalar_or_max, keys=(_gauge("", "tasks_limit"),)),
     KernelFile(
         name="cgroup.procs",
         parse=grammar.process_ids,
         keys=(_gauge("lines", "processes"), _gauge("lowest", "process_id")),
-        seldom=True,
     ),
-    KernelFile(name="io.stat", parse=grammar.nested_keyed, keys=(_gauge("", "io"),), seldom=True),
+    KernelFile(name="io.stat", parse=grammar.nested_keyed, keys=(_gauge("", "io"),)),
+    KernelFile(name="memory.high", parse=grammar.scalar_or_max, keys=(_gauge("", "memory_high_bytes"),)),
 )
-"""Read every few ticks (``--slow-every``), or more seldom where the row says so."""
+"""Read every few ticks (``--slow-every``) or more seldom, where something is made of them: :class:`Needs`."""
 
 SELDOM_TURNS = 3
-"""How many times the other slow files are read before a seldom one is: every 15 s, as the kubelet looks at a cgroup
-every 10 to 20 s. With ``--slow-every 1`` all are read every tick, as a recording is to hold all of them."""
-
-CONTAINER_FILES: tuple[str, ...] = tuple(file.name for file in (*FAST, *SLOW) if not file.pods_only and not file.seldom)
-"""What is read of a container's cgroup every few ticks at least."""
+"""How many times the other slow files are read before one is that only :attr:`Needs.seldom` names: every 15 s, as the
+kubelet looks at a cgroup every 10 to 20 s. With ``--slow-every 1`` all are read every tick."""
 
 ROOT_FILES: tuple[str, ...] = ("cpu.stat", "memory.stat")
 """What podtally reads of the root cgroup every tick: it has no ``memory.current`` and no limits."""
+
+ROOT_FIELDS = frozenset({"memory_anon_bytes", "memory_file_bytes"})
+"""Which details are made of that: of them and a fast value is the node's working set."""
 
 ROOT_SELDOM_FILES: tuple[str, ...] = ("cpu.pressure", "memory.pressure", "io.pressure", "cgroup.procs", "io.stat")
 """What it reads of it seldom."""
 
 DETAIL_FIELDS = frozenset(Details._fields)
 READING_FIELDS = frozenset(Reading._fields)
+
+EVERY_TICK_OF_PODS = frozenset(key.field for file in SLOW if file.every_tick_of_pods for key in file.keys)
+"""Fields of the details that are of this tick where they are a pod's."""
+
+DERIVED_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "memory_working_set_bytes": ("memory_current_bytes", "memory_inactive_file_bytes"),
+    "cpu_limit_cores": ("cpu_quota_usec", "cpu_period_usec"),
+    "cpu_shares": ("cpu_weight",),
+}
+"""Properties of a reading, the first, or of its details, and the fields that they are made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """The fields that something is made of, of pods' cgroups and of containers'. A slow row that gives none of them is
+    not read; the fast files are read always.
+    """
+
+    pods: frozenset[str]
+    """Of the cgroups that hold pods too."""
+    containers: frozenset[str]
+    """Of sandboxes too."""
+    seldom: frozenset[str] = frozenset()
+    """Of any cgroup: where the other two do not ask for them, every :data:`SELDOM_TURNS`-th reading does."""
+
+    def __or__(self, other: Needs) -> Needs:
+        return Needs(
+            pods=self.pods | other.pods,
+            containers=self.containers | other.containers,
+            seldom=self.seldom | other.seldom,
+        )
+
+
+EVERYTHING = Needs(pods=DETAIL_FIELDS, containers=DETAIL_FIELDS)
+"""What ``record`` reads: whoever replays it may want any family."""
+
+
+def slow_rows(fields: frozenset[str]) -> tuple[KernelFile, ...]:
+    """The slow rows that give one of ``fields``."""
+    return tuple(file for file in SLOW if not fields.isdisjoint(key.field for key in file.keys))
+
+
+def slow_fields(fields: frozenset[str]) -> frozenset[str]:
+    """The fields that are read with ``fields``: those of the same rows."""
+    return frozenset(key.field for file in slow_rows(fields) for key in file.keys)
+
+
+def slow_names(fields: frozenset[str]) -> tuple[str, ...]:
+    """Names of the slow files that give one of ``fields``."""
+    return tuple(dict.fromkeys(file.name for file in slow_rows(fields)))
 
 
 def source_of(field: str) -> str | None:
@@ -242,10 +291,6 @@ def source_of(field: str) -> str | None:
             if key.field == field:
                 return f"{file.name}: {key.key}" if key.key else file.name
     return None
-
-
-SELDOM_FIELDS = frozenset(key.field for file in SLOW if file.seldom for key in file.keys)
-PODS_ONLY_FIELDS = frozenset(key.field for file in SLOW if file.pods_only for key in file.keys)
 
 
 def counters(files: tuple[KernelFile, ...]) -> frozenset[str]:

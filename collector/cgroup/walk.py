@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
 from collector.cgroup import grammar, paths
 from collector.cgroup.files import (
+    EVERYTHING,
     FAST,
+    ROOT_FIELDS,
     ROOT_FILES,
     ROOT_SELDOM_FILES,
     SELDOM_TURNS,
     SLOW,
     KernelFile,
+    Needs,
     Value,
     Values,
     extractor,
+    slow_rows,
 )
 from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
 from collector.model import (
@@ -37,7 +41,7 @@ from collector.model import (
     Reading,
     Slice,
 )
-from collector.seams import Directory, Tree
+from collector.seams import Directory, Glimpse, Tree
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +66,14 @@ Parsed = TypeVar("Parsed")
 class _Row:
     """A row of ``cgroup/files.py`` made ready for reading."""
 
-    __slots__ = ("absent", "extract", "keep", "name")
+    __slots__ = ("absent", "extract", "file", "keep", "name")
 
-    def __init__(self, file: KernelFile) -> None:
+    def __init__(self, file: KernelFile, *, keep: bool) -> None:
+        self.file = file
         self.name = file.name
         self.extract = extractor(file)
         self.absent: Values = (None,) * len(file.keys)
-        self.keep = not file.seldom
+        self.keep = keep
         """What the file held is kept, so as not to parse it again unchanged. Seldom ones are not worth the memory."""
 
 
@@ -77,11 +82,11 @@ class _Files:
 
     __slots__ = ("_places", "names", "rows")
 
-    def __init__(self, files: Rows, wanted: Rows, read_before: tuple[str, ...]) -> None:
-        self.rows = [_Row(file) for file in files]
+    def __init__(self, rows: list[_Row], wanted: Rows, read_before: tuple[str, ...]) -> None:
+        self.rows = rows
         self.names = tuple(dict.fromkeys(file.name for file in wanted if file.name not in read_before))
         order = (*self.names, *read_before)
-        places = [(row, order.index(file.name)) for row, file in enumerate(files) if file in wanted]
+        places = [(index, order.index(row.name)) for index, row in enumerate(rows) if row.file in wanted]
         self._places = None if places == [(place, place) for place in range(len(self.names))] else places
 
     def by_row(
@@ -101,31 +106,37 @@ class _Files:
 class _Plan:
     """What is read of a kind of cgroup."""
 
-    __slots__ = ("always", "fast", "seldom", "slow", "whole")
+    __slots__ = ("always", "counted", "every_tick", "fast", "seldom", "slow", "to_the_end", "whole")
 
-    def __init__(self, fast: Rows, slow: Rows, seldom: Rows, *, always: bool = False) -> None:
-        self.fast = _Files(FAST, fast, ())
-        self.slow = _Files(SLOW, slow, self.fast.names)
-        self.whole = _Files(SLOW, (*slow, *seldom), self.fast.names)
+    def __init__(
+        self, slow: Rows, seldom: Rows, *, fast: Rows = FAST, pods: bool = False, always: bool = False
+    ) -> None:
+        seldom = tuple(file for file in seldom if file not in slow)
+        rows = [_Row(file, keep=file not in seldom) for file in SLOW]
+        self.fast = _Files([_Row(file, keep=True) for file in FAST], fast, ())
+        self.counted = tuple(
+            index for index, file in enumerate(SLOW) if pods and file.every_tick_of_pods and file in slow
+        )
+        """Places of the slow rows that are read every tick."""
+        self.every_tick = (*self.fast.names, *(SLOW[index].name for index in self.counted))
+        self.slow = _Files(rows, slow, self.every_tick)
+        self.whole = _Files(rows, (*slow, *seldom), self.every_tick)
         """What is slow, and then what is read seldom."""
         self.seldom = self.whole.names[len(self.slow.names) :]
         """Names of what is read seldom."""
+        self.to_the_end = (*self.fast.names, *(file.name for file in slow if file.to_the_end))
+        """What is read between two ticks."""
         self.always = always
         """Read the slow files every tick."""
 
 
-_POD = _Plan(FAST, tuple(f for f in SLOW if not f.seldom), tuple(f for f in SLOW if f.seldom))
-_CONTAINER = _Plan(
-    FAST,
-    tuple(f for f in SLOW if not f.seldom and not f.pods_only),
-    tuple(f for f in SLOW if f.seldom or f.pods_only),
-)
-_ROOT = _Plan(
-    tuple(f for f in FAST if f.name in ROOT_FILES),
-    tuple(f for f in SLOW if f.name in ROOT_FILES and not f.seldom),
-    tuple(f for f in SLOW if f.name in ROOT_SELDOM_FILES or (f.seldom and f.name in ROOT_FILES)),
-    always=True,
-)
+def _root_plan() -> _Plan:
+    of_root = tuple(file for file in SLOW if file.name in (*ROOT_FILES, *ROOT_SELDOM_FILES))
+    fast = tuple(file for file in FAST if file.name in ROOT_FILES)
+    return _Plan(slow_rows(ROOT_FIELDS), of_root, fast=fast, always=True)
+
+
+_ROOT = _root_plan()
 """The node's working set is made of two slow keys and a fast one: they must be of one reading."""
 
 
@@ -136,7 +147,7 @@ class _Known:
 
     def __init__(self, rows: Rows) -> None:
         self.raw: list[bytes | SourceError] | None = None
-        """All that was read, if each of the rows was bytes in its grammar."""
+        """All that is read every tick, if it was bytes in the grammar of its row."""
         self.data: list[bytes | None] = [None] * len(rows)
         self.values: list[Values] = [(None,) * len(file.keys) for file in rows]
         self.flat: list[Value | None] = list(chain.from_iterable(self.values))
@@ -159,9 +170,10 @@ class _Node:
         "slow",
         "slow_ns",
         "stale",
+        "young",
     )
 
-    def __init__(self, path: str, key: str, directory: Directory) -> None:
+    def __init__(self, path: str, key: str, directory: Directory, young: int = 0) -> None:
         self.path = path
         self.key = key
         self.directory = directory
@@ -177,6 +189,8 @@ class _Node:
         """A pod's interfaces, or the node's, as they were last read."""
         self.age = -1
         """Ticks since it was first read."""
+        self.young = young
+        """For so many ticks its slow files are read in each: it may not live until its turn."""
         self.stale = True
         """The children must be listed again, whatever the directory says."""
 
@@ -189,9 +203,18 @@ class _Node:
 class Walker:
     """Follows every pod's cgroups on a node. Not thread-safe: one walker, one thread."""
 
-    def __init__(self, tree: Tree, *, slow_every: int = 5, kubepods: str | None = None) -> None:
-        """``kubepods`` is the path of the kubepods directory relative to the root; found by looking if ``None``."""
+    def __init__(
+        self, tree: Tree, *, slow_every: int = 5, kubepods: str | None = None, needs: Needs = EVERYTHING
+    ) -> None:
+        """``kubepods`` is the path of the kubepods directory relative to the root; found by looking if ``None``.
+
+        ``needs``: slow files that give none of these fields are not read.
+        """
         self._tree = tree
+        of_pods, seldom = slow_rows(needs.pods), slow_rows(needs.seldom)
+        self._pod = _Plan(of_pods, seldom, pods=True)
+        self._slice = _Plan(of_pods, seldom)
+        self._container = _Plan(slow_rows(needs.containers), seldom)
         self._slow_every = slow_every
         self._seldom_every = slow_every * SELDOM_TURNS if slow_every > 1 else 1
         self._given = kubepods.strip("/") if kubepods else None
@@ -204,6 +227,8 @@ class Walker:
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
         self._told_none = False
+        self._held_back: list[Glimpse] = []
+        """What went after it was read: it is among the leaves of the frame."""
         self._files_read = 0
         self._cgroups = 0
         self._ticks = -1
@@ -231,6 +256,7 @@ class Walker:
                 pods.extend(self._walk_pods(top, "Guaranteed"))
             except Gone:
                 self._tops.pop(path).close()
+        self._add_gone(pods)
         node = self._read_node(reading)
         slices, errors = tuple(sorted(self._slices)), dict(self._errors)
         return Frame(instant, node, tuple(pods), errors, self._files_read, self._cgroups, slices)
@@ -331,20 +357,25 @@ class Walker:
             else:
                 pods.extend(self._walk_pods(child, below))
 
-        reading, directory = self._read(node, _POD), node.directory
+        reading, directory = self._read(node, self._slice), node.directory
         self._visit_children(node, _pod_or_qos, visit)
         # Not before, as it may have vanished meanwhile.
         self._slices.append(Slice(node.path, directory.ino, directory.mtime_ns, reading))
         return pods
 
     def _read_pod(self, node: _Node, qos: QosClass) -> PodCgroup:
-        reading = self._read(node, _POD)
+        before, known = node.slow.values.copy(), node.age >= 0
+        if not known:
+            node.directory.watch(self._container.to_the_end)
+        reading = self._read(node, self._pod)
+        # An event is in the count of the container that it befell too, which may not live until its turn.
+        counts = known and any(node.slow.values[index] != before[index] for index in self._pod.counted)
         leaves: list[Leaf] = []
 
         def visit(child: _Node) -> None:
             directory = child.directory
             if child.reading is None or (child.path, directory.ino) not in self.seldom or self._turn(child):
-                child.reading = self._read(child, _CONTAINER)
+                child.reading = self._read(child, self._container, turn=counts)
             else:
                 directory.stamp()
                 child.age += 1
@@ -390,6 +421,36 @@ class Walker:
             # Its reading tells of it.
             return None
 
+    def _add_gone(self, pods: list[PodCgroup]) -> None:
+        """Give to pods what has gone of them since the last tick. Asked for after the walk, so that what went in the
+        middle of it is in this frame one way or the other, and each is told of as gone in the first frame without it.
+        """
+        glimpses = [*self._held_back, *self._tree.glimpses()]
+        self._held_back = []
+        places = {pod.path: place for place, pod in enumerate(pods)} if glimpses else {}
+        for glimpse in glimpses:
+            place = places.get(glimpse.path.rpartition("/")[0])
+            if place is None:
+                continue
+            pod = pods[place]
+            if any((leaf.path, leaf.ino) == (glimpse.path, glimpse.ino) for leaf in pod.leaves):
+                self._held_back.append(glimpse)
+            elif (leaf := self._glimpsed(glimpse)) is not None:
+                pods[place] = pod._replace(gone=(*pod.gone, leaf))
+
+    def _glimpsed(self, glimpse: Glimpse) -> Leaf | None:
+        """A leaf that has gone, as the source saw it between two ticks; ``None`` for what is no container's."""
+        key = paths.container_id(glimpse.path.rpartition("/")[2])
+        if key is None:
+            return None
+        fast, slow = _Known(FAST), _Known(SLOW)
+        for files, known in ((self._container.fast, fast), (self._container.slow, slow)):
+            found = [(index, glimpse.files.get(row.name)) for index, row in enumerate(files.rows)]
+            self._parse(glimpse.path, files.rows, found, known)
+        at_ns = glimpse.monotonic_ns
+        reading = Reading._make((at_ns, *fast.flat, Details._make(slow.flat), None, at_ns, None))
+        return Leaf(glimpse.path, glimpse.ino, key, glimpse.mtime_ns, reading)
+
     def _visit_children(self, node: _Node, key_of: Callable[[str], str | None], visit: Callable[[_Node], None]) -> None:
         """Visit each child cgroup; where one has vanished, list again and visit what has taken its place."""
         self._refresh(node, key_of)
@@ -432,7 +493,7 @@ class Walker:
                 continue
             if known is not None:
                 known.close()
-            node.children[name] = _Node(path, key, directory)
+            node.children[name] = _Node(path, key, directory, young=self._slow_every if self._ticks else 0)
             fresh.append(name)
         return fresh
 
@@ -451,33 +512,46 @@ class Walker:
 
     # --- one cgroup -------------------------------------------------------------------------------------------------
 
-    def _read(self, node: _Node, plan: _Plan) -> Reading:
-        """Read one cgroup. Raises :class:`Gone`; any other error leaves values out and is counted."""
+    def _read(self, node: _Node, plan: _Plan, *, turn: bool = False) -> Reading:
+        """Read one cgroup, its slow files too if it is their ``turn``. Raises :class:`Gone`; any other error leaves
+        values out and is counted.
+        """
         directory = node.directory
         stamp = directory.stamp()
         self._cgroups += 1
-        raw = directory.read_all(plan.fast.names, often=True)
+        raw = directory.read_all(plan.every_tick, often=True)
         self._files_read += len(raw)
-        fast = node.fast
-        if raw != fast.raw:
-            self._parse(node, plan.fast, raw, [], fast)
-        turn, whole = plan.always or self._turn(node), self._is_due(node, self._seldom_every)
+        turn = turn or plan.always or self._turn(node)
+        whole = turn and self._is_due(node, self._seldom_every)
+        fast = raw
+        if plan.counted:
+            size = len(plan.fast.names)
+            fast, counted = raw[:size], raw[size:]
+            if counted != node.slow.raw and not turn:
+                good = self._parse(node.path, plan.slow.rows, zip(plan.counted, counted, strict=True), node.slow)
+                node.slow.raw = counted if good else None
+                node.details = Details._make(node.slow.flat)
+        if fast != node.fast.raw:
+            good = self._parse(node.path, plan.fast.rows, plan.fast.by_row(fast, []), node.fast)
+            # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
+            node.fast.raw = fast if good else None
         node.age += 1
         if turn:
             slow, files = directory.read_all(plan.slow.names, often=False), plan.slow
             node.slow_ns = stamp
             if whole:
-                slow += directory.read_all(plan.seldom, often=False, hold=False)
+                if plan.seldom:
+                    slow += directory.read_all(plan.seldom, often=False, hold=False)
                 files = plan.whole
                 node.seldom_ns = stamp
             self._files_read += len(slow)
-            self._parse(node, files, slow, raw, node.slow)
+            self._parse(node.path, files.rows, files.by_row(slow, raw), node.slow, counted=fast)
             node.details = Details._make(node.slow.flat)
-        return _make(Reading, (stamp, *fast.flat, node.details, None, node.slow_ns, node.seldom_ns))
+        return _make(Reading, (stamp, *node.fast.flat, node.details, None, node.slow_ns, node.seldom_ns))
 
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due."""
-        return self._is_due(node, self._slow_every)
+        return node.age < node.young or self._is_due(node, self._slow_every)
 
     def _is_due(self, node: _Node, every: int) -> bool:
         """True at first, then in turns told apart by inode, so that no tick bears all."""
@@ -485,34 +559,35 @@ class Walker:
 
     def _parse(
         self,
-        node: _Node,
-        files: _Files,
-        raw: list[bytes | SourceError],
-        before: list[bytes | SourceError],
+        path: str,
+        rows: list[_Row],
+        found: Iterable[tuple[int, bytes | SourceError | None]],
         known: _Known,
-    ) -> None:
-        """Bring ``known`` up to date. An unchanged file, as most are from tick to tick, is not parsed again."""
+        counted: Sequence[bytes | SourceError] = (),
+    ) -> bool:
+        """Bring ``known`` up to date with what was ``found``, by the place of its row; whether all was bytes in their
+        grammar. An unchanged file, as most are from tick to tick, is not parsed again. Errors among ``counted`` are
+        those of an earlier call and not counted again.
+        """
         values, parsed = known.values, known.data
         whole = True
-        for index, data in files.by_row(raw, before):
+        for index, data in found:
             if data == parsed[index]:
                 continue
-            row = files.rows[index]
+            row = rows[index]
             if isinstance(data, bytes):
                 try:
                     values[index] = row.extract(data)
                     parsed[index] = data if row.keep else None
                     continue
                 except grammar.Malformed as error:
-                    self._count(ParseError(f"{node.path}/{row.name}", error.line))
-            elif not isinstance(data, Absent) and not any(data is one for one in before):
-                # What was read before was counted before.
+                    self._count(ParseError(f"{path}/{row.name}", error.line))
+            elif data is not None and not isinstance(data, Absent) and not any(data is one for one in counted):
                 self._count(data)
             whole = False
             values[index], parsed[index] = row.absent, None
-        # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
-        known.raw = raw if whole else None
         known.flat = list(chain.from_iterable(values))
+        return whole
 
     def _count(self, error: PodtallyError) -> None:
         self._errors[error.reason] += 1

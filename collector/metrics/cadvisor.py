@@ -13,9 +13,24 @@ from itertools import chain, compress
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
-from collector.cgroup.files import DETAIL_FIELDS, PODS_ONLY_FIELDS, READING_FIELDS
+from collector.cgroup.files import (
+    DERIVED_FIELDS,
+    DETAIL_FIELDS,
+    EVERYTHING,
+    READING_FIELDS,
+    ROOT_FIELDS,
+    Needs,
+    slow_fields,
+)
 from collector.metrics import text
-from collector.metrics.cadvisor_catalogue import CADVISOR, LAST_SEEN, SCRAPE_ERROR, START_TIME, CadvisorMetric
+from collector.metrics.cadvisor_catalogue import (
+    CADVISOR,
+    INTERFACE_FIELD,
+    LAST_SEEN,
+    SCRAPE_ERROR,
+    START_TIME,
+    CadvisorMetric,
+)
 from collector.metrics.catalogue import Series
 from collector.model import NO_LIMIT, DeviceIo, Interface, NodeReading, PodTally, Reading, Tally
 
@@ -27,6 +42,13 @@ _IGNORED_DEVICES = ("loop", "ram", "sr")
 
 UNKNOWN_IMAGE = "unknown"
 """The image of a container whose status and spec name none: dashboards take a row without an image for no container."""
+
+NEEDS = Needs(
+    pods=frozenset(),
+    containers=frozenset(),
+    seldom=frozenset(field for metric in CADVISOR for field in metric.fields) & DETAIL_FIELDS,
+)
+"""What is read for it, whichever families of ``/metrics`` are on: seldom, where none of these needs it."""
 
 Kind = Literal["node", "slice", "pod", "sandbox", "container"]
 
@@ -133,34 +155,20 @@ _DERIVED = {"memory_working_set_bytes": "reading", "cpu_shares": "details"}
 
 
 class _Column:
-    """Where a series' values are found: on the row, its reading or its details; and when they were read."""
+    """Where a series' values are found: on the row, its reading or its details."""
 
-    __slots__ = ("get", "labels", "level", "when_read")
+    __slots__ = ("get", "labels", "level", "made_of")
 
     def __init__(self, metric: CadvisorMetric, one: Series) -> None:
         self.labels = one.labels
+        self.made_of = metric.made_of or one.field
+        """A field of a reading or its details, or a property of these, that the value is made of."""
         self.get: Callable[[Any], Any] = attrgetter(one.field)
         self.level = _DERIVED.get(one.field, "row")
         if one.field in READING_FIELDS:
             self.level = "reading"
         elif one.field in DETAIL_FIELDS:
             self.level = "details"
-        self.when_read = _when_read(metric, one.field)
-
-
-WhenRead = Callable[[Row], int | None]
-
-
-def _when_read(metric: CadvisorMetric, of: str) -> WhenRead:
-    if metric.each == "interface":
-        return lambda row: row.network_ns
-    if metric.seldom:
-        return lambda row: row.reading.seldom_ns
-    if of in PODS_ONLY_FIELDS:
-        return lambda row: row.reading.slow_ns if row.kind in ("pod", "slice") else row.reading.seldom_ns
-    if of in DETAIL_FIELDS:
-        return lambda row: row.reading.slow_ns
-    return lambda row: row.reading.monotonic_ns
 
 
 _COLUMNS = {metric.name: tuple(_Column(metric, one) for one in metric.series) for metric in CADVISOR}
@@ -250,11 +258,31 @@ def device_names(node: NodeReading) -> dict[tuple[int, int], str]:
 class CadvisorExposition:
     """Writes tallies as ``/metrics/cadvisor``. Not thread-safe."""
 
-    def __init__(self, *, timestamps: bool = False) -> None:
-        """``timestamps``: each sample bears the time at which its file was read, as the kubelet's does."""
+    def __init__(self, *, timestamps: bool = False, needs: Needs = EVERYTHING) -> None:
+        """``timestamps``: each sample bears the time at which its file was read, as the kubelet's does; ``needs``: what
+        the readings were made for.
+        """
         self._timestamps = timestamps
+        of_pods, of_containers = slow_fields(needs.pods), slow_fields(needs.containers)
+        self._slow: dict[Kind, frozenset[str]] = {
+            "node": slow_fields(ROOT_FIELDS) | {"swap_usage_bytes"},
+            "slice": of_pods,
+            "pod": of_pods,
+            "sandbox": of_containers,
+            "container": of_containers,
+        }
         self._labels: dict[text.Pairs, text.LabelTexts] = {}
         self._numbers = text.Numbers()
+
+    def when_read(self, row: Row, field: str) -> int | None:
+        """When a field of a row was read, or what the field is made of; on the monotonic clock."""
+        reading = row.reading
+        if field == INTERFACE_FIELD:
+            return row.network_ns
+        made_of = DETAIL_FIELDS.intersection(DERIVED_FIELDS.get(field, (field,)))
+        if not made_of:
+            return reading.monotonic_ns
+        return reading.slow_ns if made_of <= self._slow[row.kind] else reading.seldom_ns
 
     def families(
         self, tally: Tally, *, openmetrics: bool, shift_ns: int = 0, start_shift_ns: int = 0
@@ -281,7 +309,8 @@ class CadvisorExposition:
                     values = [None if value is None else value / metric.divisor for value in values]
                 head = metric.name
                 if self._timestamps and metric.stamped:
-                    stamps = _stamps(tally, column, of, shift_ns, openmetrics=openmetrics)
+                    read = [self.when_read(row, column.made_of) for row in of]
+                    stamps = _stamps(tally, read, shift_ns, openmetrics=openmetrics)
                     lines += [
                         f"{head}{label} {numbers[value]} {stamp}"
                         for label, value, stamp in zip(labels, values, stamps, strict=True)
@@ -320,8 +349,7 @@ class CadvisorExposition:
 _NS_PER_SECOND = 1_000_000_000
 
 
-def _stamps(tally: Tally, column: _Column, of: list[Row], shift_ns: int, *, openmetrics: bool) -> Iterator[str]:
-    for row in of:
-        read_ns = column.when_read(row)
+def _stamps(tally: Tally, read: list[int | None], shift_ns: int, *, openmetrics: bool) -> Iterator[str]:
+    for read_ns in read:
         at_ns = tally.instant.time_ns if read_ns is None else tally.instant.wall_ns(read_ns)
         yield text.timestamp(at_ns + shift_ns, openmetrics=openmetrics)

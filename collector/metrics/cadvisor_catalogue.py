@@ -9,12 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from collector.metrics.catalogue import SELDOM, Metric, Series
+from collector.cgroup.files import DETAIL_FIELDS, slow_fields
+from collector.metrics import resource
+from collector.metrics.catalogue import DEFAULT_GROUPS, Metric, Series, needs_of
 from collector.metrics.text import MetricType
 
 BASE_LABELS = ("container", "id", "image", "name", "namespace", "pod")
 
 Each = Literal["device", "interface"]
+
+INTERFACE_FIELD = "process_id"
+_MADE_OF: dict[Each | None, str] = {None: "", "device": "io", "interface": INTERFACE_FIELD}
+"""The field of the details that devices and interfaces are found by."""
+
+_USUAL = resource.NEEDS | needs_of(DEFAULT_GROUPS)
+_SLOW = slow_fields(_USUAL.pods | _USUAL.containers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +50,8 @@ class CadvisorMetric(Metric):
 
     @property
     def seldom(self) -> bool:
-        """So are devices and interfaces."""
-        return self.each is not None or any(one.field in SELDOM for one in self.series)
+        """No other exposition needs its files, of pods or of containers, without ``--collect``."""
+        return not self.fields & DETAIL_FIELDS <= _SLOW
 
 
 def _family(
@@ -70,11 +79,13 @@ def _family(
         unit=unit,
         help=help_text,
         scope="cadvisor",
+        group="",
         labels=tuple(sorted({*BASE_LABELS, *own, *more_labels})),
         series=rows,
         divisor=divisor,
         when=when,
         formula=formula,
+        made_of=_MADE_OF[each],
         each=each,
         omit_zero=omit_zero,
         zero_without_limit=zero_without_limit,
@@ -409,6 +420,7 @@ SCRAPE_ERROR = CadvisorMetric(
     unit="",
     help="1 if there was an error while getting container metrics, 0 otherwise",
     scope="self",
+    group="",
     labels=(),
     formula="1 where the last tick is too old to be shown, or there is none yet",
     stamped=False,

@@ -1,22 +1,26 @@
 """Every metric that podtally exports, once: name, type, unit, help, labels and where its value comes from.
 
-The expositions, ``docs/metrics.md``, ``podtally metrics`` and the checks on dashboards derive from these rows. To add a
-metric, add a row; if its value is read from a key that nothing reads yet, add that to ``cgroup/files.py`` first.
+The expositions, ``docs/metrics.md``, ``podtally metrics`` and the checks on dashboards derive from these rows, and so
+does which kernel files are read. To add a metric, add a row; if its value is read from a key that nothing reads yet,
+add that to ``cgroup/files.py`` first.
 
 Which families ``--source summary`` and ``--source metrics-api`` fill, and from what, follows from :data:`TOLD`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from collector.cgroup.files import DETAIL_FIELDS, SELDOM_FIELDS, source_of
+from collector.cgroup.files import DERIVED_FIELDS, DETAIL_FIELDS, EVERY_TICK_OF_PODS, Needs, source_of
+from collector.errors import UsageError
 from collector.metrics.text import MetricType
 from collector.model import SOURCES, SourceName
 
-Scope = Literal["pod", "container", "info", "self", "cadvisor"]
+Scope = Literal["pod", "container", "info", "pod_kills", "container_kills", "ended", "self", "cadvisor"]
+"""What a family has a series of: a pod, a running container, a pod's or a container's name that had OOM kills counted,
+a container that has ended, podtally, or a row of ``/metrics/cadvisor``."""
 
 _OF_CONTAINERS = "sum over containers, phase Running"
 
@@ -62,6 +66,65 @@ TOLD: Mapping[SourceName, Mapping[Scope, Mapping[str, str]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Families that ``--collect`` switches on and off together."""
+
+    name: str
+    what: str
+    default: bool
+    """On without ``--collect``."""
+
+
+GROUPS: tuple[Group, ...] = (
+    Group(name="cpu", what="CPU used, its rate, its peak, its limit and throttling", default=True),
+    Group(name="memory", what="working set, usage, rss, cache, peak and limit", default=True),
+    Group(name="oom", what="OOM kills by name, and the events of memory limits", default=True),
+    Group(
+        name="details",
+        what="of pods: CPU in user mode and in the kernel, what the working set is made of, swap, tasks",
+        default=True,
+    ),
+    Group(name="pressure", what="of pods: time stalled for CPU, memory and I/O (PSI)", default=True),
+    Group(name="ended", what="last readings of containers that ended, for `--linger`", default=True),
+    Group(name="info", what="`pod_info`", default=True),
+    Group(name="container-details", what="of containers: what `details` has of pods", default=False),
+    Group(name="container-pressure", what="of containers: what `pressure` has of pods", default=False),
+    Group(
+        name="requests",
+        what="what became of requests: `cpu.weight`, `memory.min`, `memory.high`, of pods and containers",
+        default=False,
+    ),
+)
+"""Opt-in is what costs many series on a node and serves few of its users."""
+
+DEFAULT_GROUPS = frozenset(group.name for group in GROUPS if group.default)
+ALL_GROUPS = frozenset(group.name for group in GROUPS)
+
+
+def groups_of(words: Iterable[str]) -> frozenset[str]:
+    """The groups that the words of ``--collect`` name, in order: ``default``, ``all``, a group, or ``no-`` and a group,
+    which takes it away; from the default's if that comes first. Raises :class:`UsageError`.
+
+    >>> sorted(groups_of(["cpu", "memory"])), groups_of(["no-info"]) == DEFAULT_GROUPS - {"info"}
+    (['cpu', 'memory'], True)
+    """
+    found: frozenset[str] | None = None
+    for word in words:
+        name = word.removeprefix("no-")
+        named = {"default": DEFAULT_GROUPS, "all": ALL_GROUPS}.get(word, frozenset({name}))
+        if not named <= ALL_GROUPS:
+            raise UsageError(
+                f"--collect: {word!r} is no group of metrics; there are {', '.join(group.name for group in GROUPS)},"
+                " and default and all; no-NAME takes one away"
+            )
+        if word != name:
+            found = (DEFAULT_GROUPS if found is None else found) - named
+        else:
+            found = named if found is None else found | named
+    return frozenset() if found is None else found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """One series of a family: a field of the model and the labels that tell it from its siblings."""
 
@@ -84,6 +147,9 @@ class Metric:
     unit: str
     help: str
     scope: Scope
+    group: str
+    """One of :data:`GROUPS`; ``""`` for what is never switched off: podtally's account of itself and
+    ``/metrics/cadvisor``."""
     labels: tuple[str, ...]
     series: tuple[Series, ...] = ()
     divisor: float = 1
@@ -94,6 +160,10 @@ class Metric:
     """What the value is, where it is not one key of one file."""
     only: tuple[SourceName, ...] = ()
     """Of podtally's own families: the sources that have them, where not all have."""
+    made_of: str = ""
+    """The field of the details that it is made of, where a series' own is none."""
+    moment: bool = False
+    """The value is a time since the epoch, which a served replay moves to now."""
 
     @property
     def sources(self) -> tuple[SourceName, ...]:
@@ -115,14 +185,22 @@ class Metric:
         return "; ".join(text for one in self.series if (text := source_of(one.field)))
 
     @property
+    def fields(self) -> frozenset[str]:
+        """Fields of a reading and its details that the values are made of."""
+        named = [*(one.field for one in self.series), *filter(None, (self.when, self.made_of))]
+        return frozenset(field for name in named for field in DERIVED_FIELDS.get(name, (name,)))
+
+    @property
     def slow(self) -> bool:
         """True if it is read every few ticks only."""
-        return any(one.field in SLOW for one in self.series)
+        if self.scope == "pod" and self.fields <= EVERY_TICK_OF_PODS:
+            return False
+        return any(not DETAIL_FIELDS.isdisjoint(DERIVED_FIELDS.get(one.field, (one.field,))) for one in self.series)
 
     @property
     def seldom(self) -> bool:
         """True if it is read more seldom still."""
-        return any(one.field in SELDOM for one in self.series)
+        return False
 
     @property
     def often(self) -> str:
@@ -130,37 +208,33 @@ class Metric:
         return "seldom" if self.seldom else "every few ticks" if self.slow else "every tick"
 
 
-SLOW = DETAIL_FIELDS | {"cpu_limit_cores", "cpu_shares"}
-"""What is read every few ticks, or made of it."""
-
-SELDOM = SELDOM_FIELDS | {"cpu_shares"}
-"""What is read more seldom."""
-
-
 _POD = ("namespace", "pod")
 _CONTAINER = ("container", "namespace", "pod")
 
 
 def _both(
+    group: str,
     suffix: str,
     kind: MetricType,
     unit: str,
     help_text: str,
     *series: Series,
+    containers: str = "",
     divisor: float = 1,
     when: str = "",
     formula: str = "",
 ) -> tuple[Metric, Metric]:
-    """A family of the pod's cgroup and the same of a container's."""
+    """A family of the pod's cgroup and the same of a container's, whose group is ``containers`` if it is another."""
     extra = tuple({one.label[0] for one in series if one.label})
 
-    def make(prefix: str, scope: Scope, of: str, labels: tuple[str, ...]) -> Metric:
+    def make(prefix: str, scope: Scope, of: str, group: str, labels: tuple[str, ...]) -> Metric:
         return Metric(
             name=f"{prefix}_{suffix}",
             type=kind,
             unit=unit,
             help=help_text.format(of=of),
             scope=scope,
+            group=group,
             labels=tuple(sorted((*labels, *extra))),
             series=series,
             divisor=divisor,
@@ -169,18 +243,50 @@ def _both(
         )
 
     return (
-        make("pod_cgroup", "pod", "the pod's cgroup, sandbox and ended containers included", _POD),
-        make("pod_container", "container", "the container", _CONTAINER),
+        make("pod_cgroup", "pod", "the pod's cgroup, sandbox and ended containers included", group, _POD),
+        make("pod_container", "container", "the container", containers or group, _CONTAINER),
     )
 
 
-def _pod(name: str, unit: str, help_text: str, field: str, formula: str) -> Metric:
+def _detail(
+    suffix: str, kind: MetricType, unit: str, help_text: str, field: str, divisor: float = 1
+) -> tuple[Metric, Metric]:
+    """The same of the groups ``details`` and ``container-details``."""
+    return _both(
+        "details",
+        suffix,
+        kind,
+        unit,
+        help_text,
+        Series(field=field),
+        containers="container-details",
+        divisor=divisor,
+    )
+
+
+def _pressure(resource: str, what: str) -> tuple[Metric, Metric]:
+    """The same of the groups ``pressure`` and ``container-pressure``."""
+    return _both(
+        "pressure",
+        f"{resource}_pressure_seconds_total",
+        "counter",
+        "seconds",
+        f"Time in which some or all tasks of {{of}} waited for {what}.",
+        Series(field=f"{resource}_pressure_some_usec", label=("stalled", "some")),
+        Series(field=f"{resource}_pressure_full_usec", label=("stalled", "full")),
+        containers="container-pressure",
+        divisor=1e6,
+    )
+
+
+def _pod(group: str, name: str, unit: str, help_text: str, field: str, formula: str) -> Metric:
     return Metric(
         name=name,
         type="gauge",
         unit=unit,
         help=help_text,
         scope="pod",
+        group=group,
         labels=_POD,
         series=(Series(field=field),),
         formula=formula,
@@ -189,6 +295,7 @@ def _pod(name: str, unit: str, help_text: str, field: str, formula: str) -> Metr
 
 _TOP: tuple[Metric, ...] = (
     _pod(
+        "cpu",
         "pod_cpu_usage_cores",
         "cores",
         "CPU of the pod's running containers over the window, as kubectl top prints it. Absent unless all are known.",
@@ -196,6 +303,7 @@ _TOP: tuple[Metric, ...] = (
         "sum over containers of the rate of cpu.stat: usage_usec over the window; phase Running",
     ),
     _pod(
+        "memory",
         "pod_memory_usage_bytes",
         "bytes",
         "Working set of the pod's running containers, as kubectl top prints it. Absent unless all are known.",
@@ -203,6 +311,7 @@ _TOP: tuple[Metric, ...] = (
         "sum over containers of memory.current - memory.stat: inactive_file; phase Running",
     ),
     _pod(
+        "cpu",
         "pod_cpu_usage_peak_cores",
         "cores",
         "Highest CPU rate of the pod's cgroup between two successive ticks in the trailing 60 s.",
@@ -210,6 +319,7 @@ _TOP: tuple[Metric, ...] = (
         "max over 60 s of the rate of the pod's cpu.stat: usage_usec from tick to tick",
     ),
     _pod(
+        "cpu",
         "pod_overhead_cpu_cores",
         "cores",
         "CPU that the kernel accounts to the pod beyond its running containers: sandbox, containers that ended.",
@@ -217,6 +327,7 @@ _TOP: tuple[Metric, ...] = (
         "pod_cgroup_cpu_usage_cores - pod_cpu_usage_cores",
     ),
     _pod(
+        "memory",
         "pod_overhead_memory_bytes",
         "bytes",
         "Working set that the kernel accounts to the pod beyond its running containers: sandbox, memory-backed "
@@ -225,6 +336,7 @@ _TOP: tuple[Metric, ...] = (
         "pod_cgroup_memory_working_set_bytes - pod_memory_usage_bytes",
     ),
     _pod(
+        "cpu",
         "pod_cgroup_cpu_usage_cores",
         "cores",
         "CPU of the pod's cgroup over the window, sandbox and ended containers included.",
@@ -240,9 +352,21 @@ _CONTAINER_ONLY: tuple[Metric, ...] = (
         unit="cores",
         help="CPU of the container over the window, as kubectl top --containers prints it.",
         scope="container",
+        group="cpu",
         labels=_CONTAINER,
         series=(Series(field="cpu_cores"),),
         formula="rate of cpu.stat: usage_usec over the window",
+    ),
+    Metric(
+        name="pod_container_cpu_usage_peak_cores",
+        type="gauge",
+        unit="cores",
+        help="Highest CPU rate of the container between two successive ticks in the trailing 60 s.",
+        scope="container",
+        group="cpu",
+        labels=_CONTAINER,
+        series=(Series(field="cpu_peak_cores"),),
+        formula="max over 60 s of the rate of cpu.stat: usage_usec from tick to tick",
     ),
     Metric(
         name="pod_container_start_time_seconds",
@@ -250,15 +374,18 @@ _CONTAINER_ONLY: tuple[Metric, ...] = (
         unit="seconds",
         help="Start of the container since the epoch: when its cgroup was made.",
         scope="container",
+        group="cpu",
         labels=_CONTAINER,
         series=(Series(field="started_ns"),),
         divisor=1e9,
+        moment=True,
         formula="mtime of the cgroup's directory; startedAt of the status in a recording without it",
     ),
 )
 
 _BOTH: tuple[tuple[Metric, Metric], ...] = (
     _both(
+        "cpu",
         "cpu_usage_seconds_total",
         "counter",
         "seconds",
@@ -267,6 +394,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         divisor=1e6,
     ),
     _both(
+        "cpu",
         "cpu_periods_total",
         "counter",
         "",
@@ -275,6 +403,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         when="cpu_quota_usec",
     ),
     _both(
+        "cpu",
         "cpu_throttled_periods_total",
         "counter",
         "",
@@ -283,6 +412,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         when="cpu_quota_usec",
     ),
     _both(
+        "cpu",
         "cpu_throttled_seconds_total",
         "counter",
         "seconds",
@@ -292,6 +422,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         when="cpu_quota_usec",
     ),
     _both(
+        "cpu",
         "cpu_limit_cores",
         "gauge",
         "cores",
@@ -300,6 +431,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         formula="cpu.max: quota / period",
     ),
     _both(
+        "memory",
         "memory_working_set_bytes",
         "gauge",
         "bytes",
@@ -308,6 +440,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         formula="memory.current - memory.stat: inactive_file, at least 0",
     ),
     _both(
+        "memory",
         "memory_usage_bytes",
         "gauge",
         "bytes",
@@ -315,6 +448,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         Series(field="memory_current_bytes"),
     ),
     _both(
+        "memory",
         "memory_rss_bytes",
         "gauge",
         "bytes",
@@ -322,6 +456,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         Series(field="memory_anon_bytes"),
     ),
     _both(
+        "memory",
         "memory_cache_bytes",
         "gauge",
         "bytes",
@@ -329,6 +464,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         Series(field="memory_file_bytes"),
     ),
     _both(
+        "memory",
         "memory_peak_bytes",
         "gauge",
         "bytes",
@@ -336,6 +472,7 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         Series(field="memory_peak_bytes"),
     ),
     _both(
+        "memory",
         "memory_limit_bytes",
         "gauge",
         "bytes",
@@ -343,102 +480,165 @@ _BOTH: tuple[tuple[Metric, Metric], ...] = (
         Series(field="memory_limit_bytes"),
     ),
     _both(
+        "oom",
         "memory_events_total",
         "counter",
         "",
-        "Memory events of {of}: reclaim above memory.high, the limit hit, out of memory, processes killed for it.",
+        "Memory events of {of}: reclaim above memory.high, the limit hit, out of memory, processes killed for it, whole"
+        " cgroups killed for it.",
         Series(field="memory_high_events", label=("event", "high")),
         Series(field="memory_max_events", label=("event", "max")),
         Series(field="memory_oom_events", label=("event", "oom")),
         Series(field="memory_oom_kill_events", label=("event", "oom_kill")),
+        Series(field="memory_oom_group_kill_events", label=("event", "oom_group_kill")),
     ),
-)
-
-_POD_ONLY: tuple[tuple[Metric, Metric], ...] = (
-    _both(
-        "cpu_user_seconds_total",
-        "counter",
-        "seconds",
-        "CPU time used in user mode by {of}.",
-        Series(field="cpu_user_usec"),
-        divisor=1e6,
+    _detail(
+        "cpu_user_seconds_total", "counter", "seconds", "CPU time used in user mode by {of}.", "cpu_user_usec", 1e6
     ),
-    _both(
-        "cpu_system_seconds_total",
-        "counter",
-        "seconds",
-        "CPU time used in the kernel by {of}.",
-        Series(field="cpu_system_usec"),
-        divisor=1e6,
+    _detail(
+        "cpu_system_seconds_total", "counter", "seconds", "CPU time used in the kernel by {of}.", "cpu_system_usec", 1e6
     ),
-    _both(
-        "memory_kernel_bytes",
+    _detail("memory_kernel_bytes", "gauge", "bytes", "Memory of the kernel charged to {of}.", "memory_kernel_bytes"),
+    _detail("swap_usage_bytes", "gauge", "bytes", "Swap used by {of}.", "swap_usage_bytes"),
+    _detail("tasks", "gauge", "", "Tasks (processes and their threads) in {of}.", "tasks"),
+    _pressure("cpu", "CPU"),
+    _pressure("memory", "memory"),
+    _pressure("io", "I/O"),
+    _detail(
+        "memory_active_file_bytes", "gauge", "bytes", "Page cache in recent use of {of}.", "memory_active_file_bytes"
+    ),
+    _detail(
+        "memory_inactive_file_bytes",
         "gauge",
         "bytes",
-        "Memory of the kernel charged to {of}.",
-        Series(field="memory_kernel_bytes"),
+        "Page cache not in recent use, the part that the working set leaves out, of {of}.",
+        "memory_inactive_file_bytes",
     ),
-    _both(
-        "swap_usage_bytes",
+    _detail("memory_shmem_bytes", "gauge", "bytes", "Shared memory and tmpfs of {of}.", "memory_shmem_bytes"),
+    _detail(
+        "memory_slab_reclaimable_bytes",
         "gauge",
         "bytes",
-        "Swap used by {of}.",
-        Series(field="swap_usage_bytes"),
+        "Kernel objects that can be reclaimed of {of}.",
+        "memory_slab_reclaimable_bytes",
     ),
+    _detail(
+        "memory_slab_unreclaimable_bytes",
+        "gauge",
+        "bytes",
+        "Kernel objects that cannot be reclaimed of {of}.",
+        "memory_slab_unreclaimable_bytes",
+    ),
+    _detail("memory_kernel_stack_bytes", "gauge", "bytes", "Kernel stacks of {of}.", "memory_kernel_stack_bytes"),
     _both(
-        "tasks",
+        "requests",
+        "cpu_weight",
         "gauge",
         "",
-        "Tasks (processes and their threads) in {of}.",
-        Series(field="tasks"),
+        "Weight by which {of} shares CPU under contention: what a CPU request becomes, not the request.",
+        Series(field="cpu_weight"),
     ),
     _both(
-        "cpu_pressure_seconds_total",
-        "counter",
-        "seconds",
-        "Time in which some or all tasks of {of} waited for CPU.",
-        Series(field="cpu_pressure_some_usec", label=("stalled", "some")),
-        Series(field="cpu_pressure_full_usec", label=("stalled", "full")),
-        divisor=1e6,
+        "requests",
+        "memory_min_bytes",
+        "gauge",
+        "bytes",
+        "Memory of {of} that is never reclaimed: its memory request where the kubelet's MemoryQoS is on, else 0.",
+        Series(field="memory_min_bytes"),
     ),
     _both(
-        "memory_pressure_seconds_total",
-        "counter",
-        "seconds",
-        "Time in which some or all tasks of {of} waited for memory.",
-        Series(field="memory_pressure_some_usec", label=("stalled", "some")),
-        Series(field="memory_pressure_full_usec", label=("stalled", "full")),
-        divisor=1e6,
-    ),
-    _both(
-        "io_pressure_seconds_total",
-        "counter",
-        "seconds",
-        "Time in which some or all tasks of {of} waited for I/O.",
-        Series(field="io_pressure_some_usec", label=("stalled", "some")),
-        Series(field="io_pressure_full_usec", label=("stalled", "full")),
-        divisor=1e6,
+        "requests",
+        "memory_high_bytes",
+        "gauge",
+        "bytes",
+        "Memory above which {of} is throttled and reclaimed; absent without such a limit.",
+        Series(field="memory_high_bytes"),
     ),
 )
-"""Left out for containers, as each would cost a series or two for every container of the node."""
 
-_POD_DETAIL: tuple[Metric, ...] = tuple(
+POD_KILLS: tuple[Metric, ...] = (
     Metric(
-        name=f"pod_cgroup_memory_{suffix}_bytes",
-        type="gauge",
-        unit="bytes",
-        help=f"{what} of the pod's cgroup, sandbox and ended containers included.",
-        scope="pod",
+        name="pod_oom_kills_total",
+        type="counter",
+        unit="",
+        help="Processes of the pod, by its name, that were killed as memory ran out.",
+        scope="pod_kills",
+        group="oom",
         labels=_POD,
-        series=(Series(field=f"memory_{suffix}_bytes"),),
+        series=(Series(field="kills"),),
+        made_of="memory_oom_kill_events",
+        formula="sum over the pods of this name of memory.events: oom_kill; stays for --linger after the pod",
+    ),
+)
+
+CONTAINER_KILLS: tuple[Metric, ...] = (
+    Metric(
+        name="pod_container_oom_kills_total",
+        type="counter",
+        unit="",
+        help="Processes of the container, by its name, that were killed as memory ran out, restarts included.",
+        scope="container_kills",
+        group="oom",
+        labels=_CONTAINER,
+        series=(Series(field="kills"),),
+        made_of="memory_oom_kill_events",
+        formula="sum over the containers of this name of memory.events: oom_kill; of one that has ended, what its pod's"
+        " grew by beyond that of the live ones; stays for --linger",
+    ),
+)
+
+
+def _ended(
+    suffix: str, unit: str, help_text: str, field: str, formula: str, *, divisor: float = 1, moment: bool = False
+) -> Metric:
+    return Metric(
+        name=f"pod_container_final_{suffix}",
+        type="gauge",
+        unit=unit,
+        help=help_text,
+        scope="ended",
+        group="ended",
+        labels=_CONTAINER,
+        series=(Series(field=field),),
+        formula=formula,
+        divisor=divisor,
+        moment=moment,
     )
-    for suffix, what in (
-        ("active_file", "Page cache in recent use"),
-        ("inactive_file", "Page cache not in recent use, the part that the working set leaves out,"),
-        ("shmem", "Shared memory and tmpfs"),
-        ("slab_reclaimable", "Kernel objects that can be reclaimed"),
-        ("kernel_stack", "Kernel stacks"),
-    )
+
+
+ENDED: tuple[Metric, ...] = (
+    _ended(
+        "cpu_usage_seconds",
+        "seconds",
+        "CPU time that a container which has ended had used at its last reading.",
+        "cpu_usage_usec",
+        "cpu.stat: usage_usec, last read at most a tick before the end",
+        divisor=1e6,
+    ),
+    _ended(
+        "memory_peak_bytes",
+        "bytes",
+        "Most memory that was seen charged to a container which has ended.",
+        "memory_peak_bytes",
+        "the higher of memory.peak and the highest memory.current that were read",
+    ),
+    _ended(
+        "age_seconds",
+        "seconds",
+        "Age at its last reading of a container which has ended.",
+        "age_ns",
+        "time of the last reading - start of the container",
+        divisor=1e9,
+    ),
+    _ended(
+        "time_seconds",
+        "seconds",
+        "Time since the epoch of the last reading of a container which has ended.",
+        "ended_ns",
+        "time of the last reading",
+        divisor=1e9,
+        moment=True,
+    ),
 )
 
 _INFO = Metric(
@@ -447,6 +647,7 @@ _INFO = Metric(
     unit="",
     help="1 for each pod, with what is known of it.",
     scope="info",
+    group="info",
     labels=("namespace", "node", "pod", "qos_class", "uid", "workload_kind", "workload_name"),
     formula="the kubelet's list of pods; label_* for the pod labels named by --pod-labels",
 )
@@ -460,7 +661,15 @@ def _self(
     name: str, kind: MetricType, unit: str, help_text: str, *labels: str, only: tuple[SourceName, ...] = ()
 ) -> Metric:
     return Metric(
-        name=name, type=kind, unit=unit, help=help_text, scope="self", labels=labels, formula="podtally", only=only
+        name=name,
+        type=kind,
+        unit=unit,
+        help=help_text,
+        scope="self",
+        group="",
+        labels=labels,
+        formula="podtally",
+        only=only,
     )
 
 
@@ -626,11 +835,26 @@ SELF: tuple[Metric, ...] = (
 )
 """podtally's account of itself."""
 
-POD: tuple[Metric, ...] = (*_TOP, *(pair[0] for pair in (*_BOTH, *_POD_ONLY)), *_POD_DETAIL)
+POD: tuple[Metric, ...] = (*_TOP, *(pair[0] for pair in _BOTH))
 CONTAINER: tuple[Metric, ...] = (*_CONTAINER_ONLY, *(pair[1] for pair in _BOTH))
 INFO: tuple[Metric, ...] = (_INFO,)
 
-CATALOGUE: tuple[Metric, ...] = (*POD, *INFO, *CONTAINER, *SELF)
+CATALOGUE: tuple[Metric, ...] = (*POD, *POD_KILLS, *INFO, *CONTAINER, *CONTAINER_KILLS, *ENDED, *SELF)
 """All families of ``/metrics``, in the order in which they are written."""
 
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in CATALOGUE}
+
+
+def needs_of(groups: frozenset[str]) -> Needs:
+    """The fields that the families of these groups are made of."""
+    found = Needs(pods=frozenset(), containers=frozenset())
+    for metric in (*POD, *POD_KILLS, *CONTAINER, *CONTAINER_KILLS, *ENDED):
+        if metric.group in groups:
+            # What befell a container that has gone is told by its pod's count.
+            of_pods = metric.scope in ("pod", "pod_kills", "container_kills")
+            of_containers = metric.scope in ("container", "container_kills", "ended")
+            found |= Needs(
+                pods=metric.fields if of_pods else frozenset(),
+                containers=metric.fields if of_containers else frozenset(),
+            )
+    return found

@@ -3,29 +3,112 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from typing import NamedTuple
 
-from collector.cgroup.files import SELDOM_TURNS
+from collector.cgroup.files import FAST, SELDOM_TURNS, SLOW, slow_names
+from collector.metrics import resource
 from collector.metrics.cadvisor_catalogue import CADVISOR, SCRAPE_ERROR, CadvisorMetric
-from collector.metrics.catalogue import CATALOGUE, CONTAINER, INFO, POD, SELF, Metric
+from collector.metrics.catalogue import (
+    ALL_GROUPS,
+    CATALOGUE,
+    CONTAINER,
+    CONTAINER_KILLS,
+    DEFAULT_GROUPS,
+    ENDED,
+    GROUPS,
+    INFO,
+    POD,
+    POD_KILLS,
+    SELF,
+    Metric,
+)
 from collector.model import SOURCES
 
-_SECTIONS: tuple[tuple[str, str, tuple[Metric, ...]], ...] = (
-    ("Pods", "One series for each pod that has a name and a cgroup.", POD),
-    ("What a pod is", "", INFO),
-    ("Containers", "One series for each running container; `--no-containers` leaves them out.", CONTAINER),
-    ("podtally itself", "", SELF),
+_OOM = """\
+Counters on the *name* of a pod or container: they go on when a container is restarted, or when a pod takes the place
+of another of its name within `--linger`, and stay for `--linger` after the last of the name, so that a kill just before
+the end is scraped. `increase(pod_oom_kills_total[5m]) > 0` finds kills. What is counted is processes, as the kernel
+does: a container whose processes are all killed at once counts them all, and once in
+`pod_container_memory_events_total{event="oom_group_kill"}`.
+
+- **The pod's counter is exact.** Its cgroup outlives its containers and is read every tick. After a restart of podtally
+  it begins with what the pod's own `memory.events` has.
+- **A container's is derived.** Its cgroup is removed with its count, often before that was read. What the pod's count
+  has then grown by beyond that of the live containers is counted to the container that has just ended. Where several
+  of a pod, with different names, have ended in one tick, or one that was never seen in a pod of several, it stays in
+  the pod's counter alone, and the containers' add up to less. Where one that was never seen ends with one that was, it
+  is the latter's. Those that live for less than a tick are seen by inotify, and so are exact.
+- **After a restart of podtally** the containers of a pod that has several begin at 0 if the dead had a part in the
+  pod's count, as nobody can tell which. That a counter steps back to 0 is no kill to `increase()`.
+- **What cannot be told**: if a pod's name was another's before, and both had kills, the counter begins with the later
+  one's own after a restart of podtally, and `increase()` over that moment takes these for new. And a counter whose
+  first sample is not 0, as of a pod that had a kill before it was first scraped, has had no increase: to Prometheus
+  there is no sample before.
+"""
+
+_ENDED = """\
+One series for each name of a container that has ended within `--linger`, once a status names it; of several that bore
+one name the last. They tell of containers that live for less than the time from scrape to scrape. They are in no sum,
+and all families above end with the container. What it used between its last reading and its end is not in them: the
+pod's counters have it.
+"""
+
+_REQUESTS = """\
+## From `cpu.weight` back to a request
+
+A CPU request becomes shares, 1024 for a core and at least 2, and these become a weight from 1 to 10000. Both steps
+round, and the second has two formulas:
+
+| who writes it | weight of s shares | shares of a weight w, about |
+|---|---|---|
+| runc before 1.3.2 and crun before 1.23; the kubelet for pods | 1 + (s - 2) 9999 / 262142 | 2 + (w - 1) 262142 / 9999 |
+| runc from 1.3.2 and crun from 1.23, for containers | 10^((l^2 + 125 l) / 612 - 7/34), rounded up, l = log2(s) | \
+2^((sqrt(15625 + 2448 (log10(w) + 7/34)) - 125) / 2) |
+
+So 100m is the weight 17 of a container and 4 of its pod, on one node: the recordings have it, of kubelet 1.36 and runc
+1.3.6. By the first formula all requests up to 28m are 1. The weight says exactly how CPU is shared; the request itself
+is in the pod's spec alone. `memory.min` has the memory request only where the kubelet's MemoryQoS is on, and no other
+file has it.
+"""
+
+
+class _Section(NamedTuple):
+    title: str
+    text: str
+    metrics: tuple[Metric, ...]
+
+
+_SECTIONS: tuple[_Section, ...] = (
+    _Section("Pods", "One series for each pod that has a name and a cgroup.\n", POD),
+    _Section("What a pod is", "", INFO),
+    _Section("Containers", "One series for each running container; `--no-containers` leaves them out.\n", CONTAINER),
+    _Section("OOM kills", _OOM, (*POD_KILLS, *CONTAINER_KILLS)),
+    _Section("Containers that have ended", _ENDED, ENDED),
+    _Section("podtally itself", "", SELF),
+)
+
+
+def _often(metric: Metric) -> str:
+    return "-" if metric.scope == "self" else metric.often
+
+
+_HEAD = (
+    "| name | type | unit | labels | group | sources | what it is | from | read |",
+    "|---|---|---|---|---|---|---|---|---|",
 )
 
 
 def _row(metric: Metric) -> str:
     labels = ", ".join(f"`{label}`" for label in metric.labels) or "-"
-    source = metric.source if metric.scope == "self" else f"{metric.source} ({metric.often})"
+    where = "all" if metric.sources == SOURCES else ", ".join(metric.sources)
+    source = metric.source
     if isinstance(metric, CadvisorMetric) and metric.node:
         source += f"; of `/` {metric.node}"
     if metric.when:
         source += "; only with a limit"
-    where = "all" if metric.sources == SOURCES else ", ".join(metric.sources)
-    return _cells(f"`{metric.name}`", metric.type, metric.unit or "-", labels, where, metric.help, source)
+    name, unit, group = f"`{metric.name}`", metric.unit or "-", metric.group or "-"
+    return _cells(name, metric.type, unit, labels, group, where, metric.help, source, _often(metric))
 
 
 def _cells(*cells: str) -> str:
@@ -37,8 +120,8 @@ def _told() -> list[str]:
     lines = [
         "## Other sources",
         "",
-        "With `--source summary` and `--source metrics-api` the families below are exported, under the same names, and",
-        "no others but `pod_info` and podtally's own. [sources.md](sources.md) says how.",
+        "With `--source summary` and `--source metrics-api` the families below are exported, under the same names, if",
+        "their group is on, and no others but `pod_info` and podtally's own. [sources.md](sources.md) says how.",
         "",
         "| name | summary: of the kubelet's `/stats/summary` | metrics-api: of `metrics.k8s.io` |",
         "|---|---|---|",
@@ -51,9 +134,66 @@ def _told() -> list[str]:
     return [*lines, *rows, ""]
 
 
-def series_per_pod(containers: int) -> int:
-    """Series of ``/metrics`` for a pod with so many containers, at the most: with limits and all kernel files."""
-    return sum(len(metric.series) for metric in POD) + 1 + containers * sum(len(metric.series) for metric in CONTAINER)
+class Cost(NamedTuple):
+    """Series of ``/metrics``, at the most: with limits and all kernel files."""
+
+    pod: int
+    """Of a pod."""
+    container: int
+    """Of each of its containers."""
+    ended: int
+    """Of a container that has ended, for ``--linger``."""
+
+
+def cost(groups: Collection[str]) -> Cost:
+    """What ``groups`` cost."""
+
+    def series(metrics: tuple[Metric, ...]) -> int:
+        return sum(len(metric.series) or 1 for metric in metrics if metric.group in groups)
+
+    return Cost(series((*POD, *POD_KILLS, *INFO)), series((*CONTAINER, *CONTAINER_KILLS)), series(ENDED))
+
+
+_OF_PODS_EVERY_TICK = frozenset(file.name for file in SLOW if file.every_tick_of_pods)
+
+
+def _file(name: str) -> str:
+    return f"`{name}`{' (of pods every tick)' if name in _OF_PODS_EVERY_TICK else ''}"
+
+
+def _groups() -> list[str]:
+    always = {file.name for file in FAST} | {*slow_names(resource.NEEDS.pods | resource.NEEDS.containers)}
+    lines = [
+        "## Groups, and what they cost",
+        "",
+        "`--collect` chooses groups of families; without it those are on that are marked so. For rates, sums and",
+        "`/metrics/resource` these files are read in any case:",
+        f"{', '.join(f'`{name}`' for name in sorted(always))}.",
+        "Others are read every few ticks if one of their families is on, else seldom if `/metrics/cadvisor` has them.",
+        "No scrape reads a file.",
+        "",
+        "| group | on | what | series of a pod | of each container | of one that ended | files |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for group in GROUPS:
+        fields = {field for metric in CATALOGUE if metric.group == group.name for field in metric.fields}
+        files = [_file(name) for name in slow_names(frozenset(fields)) if name not in always]
+        lines.append(
+            f"| `{group.name}` | {'on' if group.default else ''} | {group.what} |"
+            f" {' | '.join(str(count or '') for count in cost({group.name}))} |"
+            f" {', '.join(files)} |"
+        )
+    for title, groups in (("without `--collect`", DEFAULT_GROUPS), ("`all`", ALL_GROUPS)):
+        lines.append(f"| **{title}** | | | {' | '.join(f'**{count}**' for count in cost(groups))} | |")
+    usual, most = cost(DEFAULT_GROUPS), cost(ALL_GROUPS)
+    return [
+        *lines,
+        "",
+        f"So a pod with one container has at most {usual.pod + usual.container} series, with all groups"
+        f" {most.pod + most.container}; families of limits",
+        "have none where there is no limit, and those of files that the kernel lacks have none.",
+        "",
+    ]
 
 
 def as_markdown() -> str:
@@ -66,33 +206,31 @@ def as_markdown() -> str:
         "*sources*: the values of `--source` that the family is exported with; *from*: of the node's cgroups.",
         "*every few ticks*: `--slow-every`.",
         "",
-        f"A pod with one container has at most {series_per_pod(1)} series, each further container adds "
-        f"{series_per_pod(2) - series_per_pod(1)}.",
-        "",
+        *_groups(),
     ]
     for title, text, metrics in _SECTIONS:
         lines += [f"## {title}", ""]
         if text:
-            lines += [text, ""]
-        lines += ["| name | type | unit | labels | sources | what it is | from |", "|---|---|---|---|---|---|---|"]
-        lines += [_row(metric) for metric in metrics]
-        lines.append("")
+            lines += [*text.splitlines(), ""]
+        lines += [*_HEAD, *(_row(metric) for metric in metrics), ""]
     lines += [
+        *_REQUESTS.splitlines(),
+        "",
         "## /metrics/cadvisor",
         "",
         "The kubelet's page of that name: names, types, help and labels are cAdvisor's. There are rows of containers,",
-        'sandboxes, pods (`container=""`), the QoS classes, kubepods and `/`. *seldom*: one in',
-        f"{SELDOM_TURNS} of the times of `--slow-every`, as are the pressure files and pids.current of containers. How",
-        "the values agree with the kubelet's, and what is left out: [cadvisor.md](cadvisor.md).",
+        'sandboxes, pods (`container=""`), the QoS classes, kubepods and `/`. What no group that is on needs is read',
+        f"*seldom*, one in {SELDOM_TURNS} of the times of `--slow-every`: without `--collect` what the table says, and",
+        "of containers the pressure files and pids.current too. How the values agree with the kubelet's, and what is",
+        "left out: [cadvisor.md](cadvisor.md).",
         "",
-        "| name | type | unit | labels | sources | what it is | from |",
-        "|---|---|---|---|---|---|---|",
+        *_HEAD,
         *(_row(metric) for metric in (*CADVISOR, SCRAPE_ERROR)),
         "",
         *_told(),
         "## /metrics/resource",
         "",
-        "`/metrics/resource` has the kubelet's families, names, types and timestamps, see",
+        "It has the kubelet's families, names, types and timestamps, see",
         "[the kubelet's documentation](https://kubernetes.io/docs/reference/instrumentation/metrics/).",
         "",
     ]
@@ -109,6 +247,7 @@ def as_json() -> str:
             "help": metric.help,
             "labels": list(metric.labels),
             "scope": metric.scope,
+            "group": metric.group,
             "source": metric.source,
             "sources": list(metric.sources),
             "told": {name: told for name in SOURCES if (told := metric.told(name))},

@@ -9,11 +9,21 @@ from itertools import compress
 from operator import attrgetter
 from typing import Any
 
-from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS
+from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS, Needs
 from collector.errors import UsageError
-from collector.metrics import text
-from collector.metrics.catalogue import CONTAINER, INFO, POD, Metric
-from collector.model import NO_LIMIT, ContainerTally, PodTally, Tally
+from collector.metrics import cadvisor, resource, text
+from collector.metrics.catalogue import (
+    CONTAINER,
+    CONTAINER_KILLS,
+    DEFAULT_GROUPS,
+    ENDED,
+    INFO,
+    POD,
+    POD_KILLS,
+    Metric,
+    needs_of,
+)
+from collector.model import NO_LIMIT, ContainerTally, Ended, Kills, PodTally, Tally
 
 _DERIVED = {
     "memory_working_set_bytes": "reading",
@@ -27,6 +37,8 @@ class Selection:
     """Which of the families and labels are exported."""
 
     containers: bool = True
+    groups: frozenset[str] = DEFAULT_GROUPS
+    """Groups of families."""
     pod_labels: tuple[str, ...] = ()
     """Keys of pod labels that ``pod_info`` carries."""
     label_names: Mapping[str, str] = field(init=False)
@@ -44,13 +56,24 @@ class Selection:
         object.__setattr__(self, "label_names", names)
 
 
+_READ = frozenset({"pod", "container"})
+"""Scopes whose items have a reading; those of others are values by themselves."""
+
+
+def needs(groups: frozenset[str]) -> Needs:
+    """The fields that the expositions are made of: those of families that are in none of the groups are not read, or
+    seldom for ``/metrics/cadvisor``.
+    """
+    return resource.NEEDS | needs_of(groups) | cadvisor.NEEDS
+
+
 class _Column:
     """Where a series' values are found: on the tally's item, its reading or its details."""
 
     __slots__ = ("get", "level", "sample", "suffix", "when")
 
     def __init__(self, metric: Metric, of: str, labels: text.Pairs) -> None:
-        self.level = _level(of)
+        self.level = _level(of) if metric.scope in _READ else "item"
         self.get: Callable[[Any], Any] = attrgetter(of)
         self.sample = metric.name
         self.suffix = labels
@@ -66,23 +89,23 @@ def _level(of: str) -> str:
 
 
 _COLUMNS: dict[str, tuple[_Column, ...]] = {
-    metric.name: tuple(_Column(metric, one.field, one.labels) for one in metric.series) for metric in (*POD, *CONTAINER)
+    metric.name: tuple(_Column(metric, one.field, one.labels) for one in metric.series)
+    for metric in (*POD, *POD_KILLS, *CONTAINER, *CONTAINER_KILLS, *ENDED)
 }
 
 
 class _Items:
-    """The pods or the containers of a tally, with the labels that they bear."""
+    """What the families of a scope have a series of, with the labels that they bear."""
 
     __slots__ = ("labels", "levels")
 
-    def __init__(self, items: list[Any], labels: list[text.LabelTexts]) -> None:
-        readings = [item.reading for item in items]
+    def __init__(self, items: list[Any], labels: list[text.LabelTexts], *, read: bool = False) -> None:
+        """``read``: they have a reading."""
         self.labels = labels
-        self.levels: dict[str, list[Any]] = {
-            "item": items,
-            "reading": readings,
-            "details": [reading.details for reading in readings],
-        }
+        self.levels: dict[str, list[Any]] = {"item": items}
+        if read:
+            self.levels["reading"] = readings = [item.reading for item in items]
+            self.levels["details"] = [reading.details for reading in readings]
 
 
 class NativeExposition:
@@ -94,17 +117,28 @@ class NativeExposition:
         self._numbers = text.Numbers()
 
     def families(self, tally: Tally, *, start_shift_ns: int = 0) -> Iterator[tuple[Metric, list[str]]]:
-        """Each family with its lines. ``start_shift_ns`` moves start times, for a served replay."""
+        """Each family with its lines. ``start_shift_ns`` moves times since the epoch, for a served replay."""
         pods = list(tally.pods)
         known = self._labels
         # Kept from one exposition to the next, and no longer than their pods.
         self._labels = {}
-        yield from self._scope(POD, _Items(pods, self._texts(map(_pod_labels, pods), known)), 0)
-        yield INFO[0], [f"{INFO[0].name}{text.labels(self._info(tally, pod))} 1.0" for pod in pods]
+
+        def texts(labels: Iterable[text.Pairs]) -> list[text.LabelTexts]:
+            return self._texts(labels, known)
+
+        yield from self._scope(POD, _Items(pods, texts(map(_pod_labels, pods)), read=True), 0)
+        kills = list(tally.pod_kills)
+        yield from self._scope(POD_KILLS, _Items(kills, texts(map(_killed_pod_labels, kills))), 0)
+        if INFO[0].group in self._selection.groups:
+            yield INFO[0], [f"{INFO[0].name}{text.labels(self._info(tally, pod))} 1.0" for pod in pods]
         if self._selection.containers:
             containers = [one for pod in pods for one in pod.containers]
-            texts = self._texts(map(_container_labels, containers), known)
-            yield from self._scope(CONTAINER, _Items(containers, texts), start_shift_ns)
+            labels = texts(map(_container_labels, containers))
+            yield from self._scope(CONTAINER, _Items(containers, labels, read=True), start_shift_ns)
+            kills = list(tally.container_kills)
+            yield from self._scope(CONTAINER_KILLS, _Items(kills, texts(map(_name_labels, kills))), 0)
+            ended = list(tally.ended)
+            yield from self._scope(ENDED, _Items(ended, texts(map(_name_labels, ended))), start_shift_ns)
 
     def _texts(self, labels: Iterable[text.Pairs], known: dict[text.Pairs, text.LabelTexts]) -> list[text.LabelTexts]:
         texts: list[text.LabelTexts] = []
@@ -116,10 +150,13 @@ class NativeExposition:
     def _scope(
         self, metrics: Iterable[Metric], items: _Items, start_shift_ns: int
     ) -> Iterator[tuple[Metric, list[str]]]:
-        numbers = self._numbers
+        numbers, groups = self._numbers, self._selection.groups
         for metric in metrics:
+            if metric.group not in groups:
+                continue
             lines: list[str] = []
             divisor = metric.divisor
+            shift = start_shift_ns if metric.moment else 0
             for column in _COLUMNS[metric.name]:
                 get, sample, extra = column.get, column.sample, column.suffix
                 values = items.levels[column.level]
@@ -128,7 +165,6 @@ class NativeExposition:
                     limits = map(column.when, items.levels["details"])
                     keep = [limit is not None and limit != NO_LIMIT for limit in limits]
                     values, labels = list(compress(values, keep)), list(compress(labels, keep))
-                shift = start_shift_ns if get is _STARTED else 0
                 for value, texts in zip(map(get, values), labels, strict=True):
                     if value is None or value == NO_LIMIT:
                         continue
@@ -161,12 +197,17 @@ class NativeExposition:
         return "\n".join((*parts, ""))
 
 
-_STARTED = next(column.get for column in _COLUMNS["pod_container_start_time_seconds"])
-
-
 def _pod_labels(one: PodTally) -> text.Pairs:
     return (("namespace", one.pod.namespace), ("pod", one.pod.name))
 
 
 def _container_labels(one: ContainerTally) -> text.Pairs:
     return (("container", one.container.name), ("namespace", one.namespace), ("pod", one.pod))
+
+
+def _killed_pod_labels(one: Kills) -> text.Pairs:
+    return (("namespace", one.namespace), ("pod", one.pod))
+
+
+def _name_labels(one: Kills | Ended) -> text.Pairs:
+    return (("container", one.container), ("namespace", one.namespace), ("pod", one.pod))

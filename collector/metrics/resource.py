@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
+from collector.cgroup.files import Needs
 from collector.metrics import text
 from collector.model import NO_LIMIT, ContainerTally, PodTally, Reading, Tally
 
@@ -37,6 +38,9 @@ _ERROR = Family(
 _ALPHA = frozenset(
     {"node_swap_usage_bytes", "container_swap_usage_bytes", "container_swap_limit_bytes", "pod_swap_usage_bytes"}
 )
+
+NEEDS = Needs(pods=frozenset({"swap_usage_bytes"}), containers=frozenset({"swap_usage_bytes", "swap_limit_bytes"}))
+"""What is read for it beyond the fast files, whichever families of ``/metrics`` are on."""
 
 Value = Callable[[Reading], float | None]
 

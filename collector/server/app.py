@@ -25,7 +25,7 @@ from collector.loop import Loop
 from collector.metrics import resource
 from collector.metrics.account import AccountCollector
 from collector.metrics.cadvisor import CadvisorExposition
-from collector.metrics.native import NativeExposition, Selection
+from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Tally
 from collector.server import api, page
 from collector.server.paths import why_not
@@ -82,7 +82,7 @@ class Server:
         self._loop = loop
         self._access = access
         self._native = NativeExposition(selection)
-        self._cadvisor = CadvisorExposition(timestamps=cadvisor_timestamps)
+        self._cadvisor = CadvisorExposition(timestamps=cadvisor_timestamps, needs=needs(selection.groups))
         self._registry = CollectorRegistry(auto_describe=False)
         account = loop.collector.account
         self._registry.register(AccountCollector(account, self._tally, loop.age_seconds))

@@ -8,8 +8,10 @@ for each read.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
+import threading
 import time
 from itertools import repeat
 from operator import ge
@@ -17,7 +19,11 @@ from typing import Final, NamedTuple, cast
 
 from collector.errors import Gone, Operation, SourceError, UnsupportedNode, classify
 from collector.model import Instant
+from collector.seams import Glimpse
 from collector.sources.version import require_v2
+from collector.sources.young import Watch
+
+log = logging.getLogger(__name__)
 
 _CHUNK: Final = 4096
 """One pread of a page: ``memory.stat`` is about 1.3 KiB, and a larger buffer costs more to allocate than it saves."""
@@ -65,7 +71,19 @@ class _Held(NamedTuple):
 class LiveDirectory:
     """A cgroup directory of the live node, held open; satisfies :class:`collector.seams.Directory`."""
 
-    __slots__ = ("_absent", "_fd", "_files", "_held", "_path", "_seldom", "_signature", "_tree", "ino", "mtime_ns")
+    __slots__ = (
+        "_absent",
+        "_fd",
+        "_files",
+        "_held",
+        "_path",
+        "_seldom",
+        "_signature",
+        "_tree",
+        "_watch",
+        "ino",
+        "mtime_ns",
+    )
 
     def __init__(self, tree: LiveTree, path: str) -> None:
         self._tree = tree
@@ -77,6 +95,7 @@ class LiveDirectory:
         """Files that are not there, and when to look again."""
         self._seldom = 0
         self._signature: tuple[int, int] | None = None
+        self._watch: int | None = None
         try:
             fd = os.open(os.path.join(tree.root, path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -210,8 +229,17 @@ class LiveDirectory:
             raise result from error
         return result
 
+    def watch(self, names: tuple[str, ...]) -> None:
+        """Have children followed that come between two ticks."""
+        if self._tree.watching is not None and self._watch is None:
+            where = os.path.join(self._tree.root, self._path)
+            self._watch = self._tree.watching.add(where, self._path, names)
+
     def close(self) -> None:
         """Close all descriptors of this cgroup."""
+        if self._tree.watching is not None and self._watch is not None:
+            self._tree.watching.remove(self._watch)
+            self._watch = None
         for fd in self._files.values():
             os.close(fd)
         self._tree.held -= len(self._files)
@@ -256,6 +284,8 @@ class LiveTree:
         """Those among them that are not read every tick."""
         self.opened_for_one_read = 0
         """Reads that had to open their file because no more descriptors may be held."""
+        self.watching: Watch | None = None
+        """What follows cgroups between two ticks."""
         limit = raise_descriptor_limit() if descriptor_limit is None else descriptor_limit
         self.descriptor_limit = limit - _RESERVE if descriptor_limit is None else limit
         try:
@@ -280,6 +310,28 @@ class LiveTree:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             self.descriptor_limit = min(self.descriptor_limit, max(0, self.held - _RESERVE))
         return classify(error.errno or 0, path, operation)
+
+    def follow(self) -> None:
+        """From now on follow cgroups that come and go between two ticks, while :meth:`rest` waits for the next."""
+        try:
+            self.watching = Watch(self.open)
+        except OSError as error:
+            log.warning(
+                "containers that live for less than a tick go unseen, as the node gives no inotify: %s; "
+                "fs.inotify.max_user_instances may be too low",
+                error.strerror,
+            )
+
+    def rest(self, stop: threading.Event, seconds: float) -> None:
+        """Wait for the next tick."""
+        if self.watching is None:
+            stop.wait(seconds)
+        else:
+            self.watching.rest(stop, seconds)
+
+    def glimpses(self) -> list[Glimpse]:
+        """What has come and gone since the last call."""
+        return self.watching.taken() if self.watching is not None else []
 
     def begin(self) -> Instant:
         """Now, on both clocks."""

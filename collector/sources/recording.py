@@ -4,6 +4,7 @@ The format is section 5 of the contract, repeated in ``docs/recordings.md``::
 
     recording.json
     frames/0000/frame.json  frames/0000/sys/fs/cgroup/...  frames/0000/proc/...  frames/0000/kubelet/pods.json
+    frames/0000/glimpses/...
 
 A recording is read whole before anything is made of it, so that a damaged one is refused, not half replayed. Equal
 files are kept once: most files of a node do not change from one second to the next.
@@ -29,13 +30,15 @@ import zstandard
 
 from collector.errors import Absent, EndOfRecording, Gone, RecordingError, SourceError, classify
 from collector.model import Answer, Instant
-from collector.seams import read_each
+from collector.seams import Glimpse, read_each
 from collector.sources.version import require_v2
 
 VERSION = 1
 """The version of the format that is read and written."""
 
 CGROUP_ROOT = "sys/fs/cgroup"
+GLIMPSES = "glimpses"
+"""Files of cgroups that came and went between two ticks, below it at their paths relative to the cgroup root."""
 ANSWER_FOLDERS = ("kubelet", "apiserver", "metrics-api")
 
 _SIZE_LIMIT_BYTES = 4 << 30
@@ -102,6 +105,8 @@ class RecordedFrame:
     """Path relative to the cgroup root."""
     proc: dict[str, bytes]
     answers: list[Answer]
+    glimpses: list[tuple[str, RecordedDir, dict[str, bytes]]] = field(default_factory=list)
+    """Paths of cgroups that came and went since the frame before, with their files."""
     children: dict[str, set[str]] = field(default_factory=dict)
 
     def index(self) -> None:
@@ -406,24 +411,46 @@ def _frame(where: str, files: dict[str, bytes]) -> RecordedFrame:
         raise RecordingError(f"{where} has no frame.json: the recording is incomplete")
     values = _json_object(f"{where}/frame.json", data)
     instant = Instant(_integer(values, "time_ns", where), _integer(values, "monotonic_ns", where))
-    dirs: dict[str, RecordedDir] = {}
-    for path, entry in _mapping(values, "dirs", where).items():
-        if not isinstance(entry, dict):
-            raise RecordingError(f"{where}: frame.json's dirs has no object for {path!r}")
-        mtime_ns = _integer(entry, "mtime_ns", where) if entry.get("mtime_ns") is not None else None
-        dirs[_safe(path, where)] = RecordedDir(
-            _integer(entry, "time_ns", where), _integer(entry, "ino", where), mtime_ns
-        )
+    dirs = _dirs(values, "dirs", where)
     if "." not in dirs and values.get("end_time_ns") is not None:
         # Older recordings do not tell when the root was read; they read it last.
         dirs["."] = RecordedDir(_integer(values, "end_time_ns", where), 0, None)
     errors = {_safe(path, where): _errno(text, where) for path, text in _mapping(values, "errors", where).items()}
     cgroup, proc, answers = _split(files)
     frame = RecordedFrame(
-        instant=instant, dirs=dirs, errors=errors, files=cgroup, proc=proc, answers=_answers(values, answers, where)
+        instant=instant,
+        dirs=dirs,
+        errors=errors,
+        files=cgroup,
+        proc=proc,
+        answers=_answers(values, answers, where),
+        glimpses=_glimpses(_dirs(values, "glimpses", where), files),
     )
     frame.index()
     return frame
+
+
+def _dirs(values: dict[str, Any], key: str, where: str) -> dict[str, RecordedDir]:
+    """What ``frame.json`` says of directories."""
+    dirs: dict[str, RecordedDir] = {}
+    for path, entry in _mapping(values, key, where).items():
+        if not isinstance(entry, dict):
+            raise RecordingError(f"{where}: frame.json's {key} has no object for {path!r}")
+        mtime_ns = _integer(entry, "mtime_ns", where) if entry.get("mtime_ns") is not None else None
+        dirs[_safe(path, where)] = RecordedDir(
+            _integer(entry, "time_ns", where), _integer(entry, "ino", where), mtime_ns
+        )
+    return dirs
+
+
+def _glimpses(dirs: dict[str, RecordedDir], files: dict[str, bytes]) -> list[tuple[str, RecordedDir, dict[str, bytes]]]:
+    """The cgroups that came and went, with their files."""
+    found: dict[str, dict[str, bytes]] = {path: {} for path in dirs}
+    for name, data in files.items() if found else ():
+        folder, _, file = name.removeprefix(f"{GLIMPSES}/").rpartition("/")
+        if name.startswith(f"{GLIMPSES}/") and folder in found:
+            found[folder][file] = data
+    return [(path, entry, found[path]) for path, entry in dirs.items()]
 
 
 def _mapping(values: dict[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -532,6 +559,9 @@ class RecordedDirectory:
         """The bytes or the errors as recorded."""
         return read_each(self.read, names)
 
+    def watch(self, names: tuple[str, ...]) -> None:
+        """A recording holds what was seen then."""
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -589,6 +619,14 @@ class RecordedTree:
         if path == "." or path in frame.children:
             return RecordedDirectory(self, path, 0, None)
         raise classify(errno.ENOENT, path, "directory")
+
+    def glimpses(self) -> list[Glimpse]:
+        """What had come and gone since the frame before."""
+        at = self.frame.instant.time_ns - self.instant.monotonic_ns
+        return [
+            Glimpse(path, entry.ino, entry.mtime_ns, entry.time_ns - at, files)
+            for path, entry, files in self.frame.glimpses
+        ]
 
     def read_proc(self, name: str) -> bytes:
         """``/proc/<name>`` as recorded."""

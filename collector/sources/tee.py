@@ -24,8 +24,8 @@ import zstandard
 
 from collector.errors import Gone, RecordingError, SourceError
 from collector.model import Answer, Instant
-from collector.seams import AnswerSource, Directory, Tree, read_each
-from collector.sources.recording import CGROUP_ROOT, Meta
+from collector.seams import AnswerSource, Directory, Glimpse, Tree, read_each
+from collector.sources.recording import CGROUP_ROOT, GLIMPSES, Meta
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
@@ -145,6 +145,11 @@ def _runtime(files: dict[str, bytes]) -> str:
 # --- the tee --------------------------------------------------------------------------------------------------------
 
 
+def _dir(time_ns: int, ino: int, mtime_ns: int | None) -> dict[str, int]:
+    """What is said of a directory."""
+    return {"time_ns": time_ns, "ino": ino} | ({} if mtime_ns is None else {"mtime_ns": mtime_ns})
+
+
 class TeeDirectory:
     """Hands everything on and notes it; satisfies :class:`collector.seams.Directory`."""
 
@@ -189,6 +194,10 @@ class TeeDirectory:
         """The bytes or the errors, noted."""
         return read_each(self.read, names)
 
+    def watch(self, names: tuple[str, ...]) -> None:
+        """Hand the wish on."""
+        self._inner.watch(names)
+
     def close(self) -> None:
         """Let go."""
         self._inner.close()
@@ -206,6 +215,7 @@ class TeeTree:
         self._errors: dict[str, str] = {}
         self._files: dict[str, bytes] = {}
         self._answers: dict[str, dict[str, Any]] = {}
+        self._glimpses: dict[str, dict[str, int]] = {}
 
     def begin(self) -> Instant:
         """Write the frame that has ended and start the next."""
@@ -224,9 +234,12 @@ class TeeTree:
             "errors": self._errors,
             "answers": self._answers,
         }
+        if self._glimpses:
+            head["glimpses"] = self._glimpses
         self._writer.frame(head, self._files)
         self._instant = None
         self._dirs, self._stamped, self._errors, self._files, self._answers = {}, set(), {}, {}, {}
+        self._glimpses = {}
 
     def open(self, path: str) -> TeeDirectory:
         """Open ``path`` and note that it was there, or why not."""
@@ -251,6 +264,16 @@ class TeeTree:
             for name in [name for name in notes if name == prefix or name.startswith(prefix + "/")]:
                 del notes[name]
 
+    def glimpses(self) -> list[Glimpse]:
+        """What has come and gone, noted."""
+        found = self._inner.glimpses()
+        for one in found:
+            if self._instant is not None:
+                self._glimpses[one.path] = _dir(self._instant.wall_ns(one.monotonic_ns), one.ino, one.mtime_ns)
+                for name, data in one.files.items():
+                    self.note_file(f"{GLIMPSES}/{one.path}/{name}", data)
+        return found
+
     def read_proc(self, name: str) -> bytes:
         """``/proc/<name>``, noted."""
         data = self._inner.read_proc(name)
@@ -264,7 +287,7 @@ class TeeTree:
         if self._instant is None or path in self._stamped or (monotonic_ns is None and path in self._dirs):
             return
         at = self._instant.time_ns if monotonic_ns is None else self._instant.wall_ns(monotonic_ns)
-        self._dirs[path] = {"time_ns": at, "ino": ino} | ({} if mtime_ns is None else {"mtime_ns": mtime_ns})
+        self._dirs[path] = _dir(at, ino, mtime_ns)
         if monotonic_ns is not None:
             self._stamped.add(path)
 

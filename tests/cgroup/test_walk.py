@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from collector.cgroup.files import FAST, SLOW
+from collector.cgroup.files import FAST, SLOW, Needs
 from collector.cgroup.walk import Walker, find_kubepods
 from collector.errors import Denied, EndOfRecording, Gone, UnsupportedNode
+from collector.metrics.catalogue import DEFAULT_GROUPS
+from collector.metrics.native import needs
 from collector.model import Details, DeviceIo, Frame, Interface, NodeReading, Reading
+from collector.seams import Glimpse
 from collector.sources.live import LiveTree
 from collector.sources.recording import RecordedTree
 from tests.support import (
@@ -541,7 +544,7 @@ def test_after_that_the_next_tick_is_whole(case: str) -> None:
 
 # --- slow files -----------------------------------------------------------------------------------------------------
 
-SLOW_ONLY = {file.name for file in SLOW} - {file.name for file in FAST}
+SLOW_ONLY = {file.name for file in SLOW if not file.every_tick_of_pods} - {file.name for file in FAST}
 
 
 def slow_reads(tree: MemoryTree) -> set[str]:
@@ -577,6 +580,125 @@ def test_between_turns_the_last_details_stand() -> None:
     later = [walker.tick() for _ in range(3)]
     tasks = [frame.pods[0].reading.details.tasks for frame in (first, *later)]
     assert (tasks[0], tasks[-1], sorted(tasks, key=lambda n: n or 0) == tasks) == (1, 2, True)
+
+
+def events(kills: int) -> bytes:
+    """A memory.events with so many kills."""
+    return b"oom_kill %d\n" % kills
+
+
+def test_a_pods_events_are_read_every_tick() -> None:
+    """memory.events of a pod is of this tick whatever its turn, and its other details are of the last turn."""
+    tree = small()
+    files = tree.cgroups["kubepods/podx"].files
+    walker = Walker(tree, slow_every=100)
+    seen = []
+    for number in (1, 2, 3):
+        files |= {"memory.events": events(number), "pids.current": b"%d\n" % number}
+        details = walker.tick().pods[0].reading.details
+        seen.append((details.memory_oom_kill_events, details.tasks))
+    del files["memory.events"]
+
+    assert seen == [(1, 1), (2, 1), (3, 1)]
+    assert walker.tick().pods[0].reading.details.memory_oom_kill_events is None
+
+
+def test_an_event_of_a_pod_has_its_containers_read_at_once() -> None:
+    """When a pod's memory.events has changed its containers' slow files are read in the same tick, and only then."""
+    tree = small()
+    walker = Walker(tree, slow_every=1000)
+    reads = []
+    for number in (0, 0, 1, 1):
+        for path in ("kubepods/podx", A):
+            tree.cgroups[path].files["memory.events"] = events(number)
+        frame = walker.tick()
+        reads.append(slow_reads(tree))
+    (leaf,) = [leaf for leaf in frame.pods[0].leaves if leaf.path == A]
+
+    assert reads[1:] == [set(), {A, B}, set()]
+    assert leaf.reading.details.memory_oom_kill_events == 1
+
+
+def test_a_young_leaf_has_all_its_files_read_every_tick() -> None:
+    """One that comes while the walker is at work may not live to its turn: for so many ticks as there are between two
+    turns all of it is read in each.
+    """
+    tree = small()
+    walker = Walker(tree, slow_every=3)
+    walker.tick()
+    tree.cgroups[f"kubepods/podx/{LEAF_C}"] = Cgroup(999, {"cpu.stat": b"usage_usec 1\n", "memory.peak": b"1\n"})
+    turns = []
+    for _ in range(12):
+        walker.tick()
+        turns.append(f"kubepods/podx/{LEAF_C}" in slow_reads(tree))
+
+    assert turns[:4] == [True] * 4
+    assert sum(turns[4:]) < 4
+
+
+def test_pods_are_watched_for_what_a_short_life_leaves() -> None:
+    """Of what comes and goes in a pod between two ticks the source is to read the fast files, peak and events."""
+    tree = small()
+    Walker(tree).tick()
+
+    assert tree.watched == {
+        "kubepods/podx": ("cpu.stat", "memory.current", "memory.stat", "memory.peak", "memory.events")
+    }
+
+
+def test_a_leaf_that_came_and_went_between_two_ticks_is_in_the_frame() -> None:
+    """With its last reading, in its pod, in the next frame alone; what is no container or in no pod is in none."""
+    tree = small()
+    walker = Walker(tree)
+    walker.tick()
+    files = {"cpu.stat": b"usage_usec 7\n", "memory.peak": b"8\n", "memory.current": b"no number\n"}
+    tree.seen = [
+        Glimpse(f"{parent}/{name}", 77, 5, 1_250_000_000, files)
+        for parent, name in (
+            ("kubepods/podx", LEAF_C),
+            ("kubepods/podx", f"crio-conmon-{LEAF_C}.scope"),
+            ("kubepods/pody", LEAF_C),
+        )
+    ]
+    frame = walker.tick()
+
+    ((pod,), (leaf,)) = frame.pods, frame.pods[0].gone
+    assert (leaf.path, leaf.ino, leaf.container_id, leaf.started_ns) == (f"kubepods/podx/{LEAF_C}", 77, LEAF_C, 5)
+    at_ns = 1_250_000_000
+    assert leaf.reading == Reading(at_ns, cpu_usage_usec=7, details=Details(memory_peak_bytes=8), slow_ns=at_ns)
+    assert frame.errors == {"malformed": 1}
+    assert len(pod.leaves) == 2
+    assert walker.tick().pods[0].gone == ()
+
+
+def test_a_leaf_that_went_in_the_middle_of_a_tick_is_in_one_frame_or_the_other() -> None:
+    """One that was read in this tick and has gone by its end is a leaf of this frame, and gone in the next."""
+    tree = small()
+    walker = Walker(tree)
+    tree.seen = [Glimpse(A, 4, None, 1, {"cpu.stat": b"usage_usec 11\n"})]
+    first = walker.tick()
+    del tree.cgroups[A]
+    second, third = walker.tick(), walker.tick()
+
+    told = [
+        ([leaf.path for leaf in frame.pods[0].leaves], [leaf.reading.cpu_usage_usec for leaf in frame.pods[0].gone])
+        for frame in (first, second, third)
+    ]
+    assert told == [([A, B], []), ([B], [11]), ([B], [])]
+
+
+def test_what_is_not_needed_is_not_read() -> None:
+    """A slow file that gives none of the fields that are needed, of pods or of containers, is not read of these."""
+    tree = small()
+    wanted = Needs(pods=frozenset({"tasks"}), containers=frozenset({"memory_peak_bytes", "memory_anon_bytes"}))
+    Walker(tree, slow_every=1, needs=wanted).tick()
+    names = {
+        of: {path.rpartition("/")[2] for path in tree.reads if path.rpartition("/")[0] == of}
+        for of in ("kubepods/podx", A)
+    }
+    fast = {"cpu.stat", "memory.current", "memory.stat"}
+
+    assert names == {"kubepods/podx": fast | {"pids.current"}, A: fast | {"memory.peak"}}
 
 
 def test_the_details_of_a_cgroup_made_again_are_its_own() -> None:
@@ -686,7 +808,7 @@ def reads_of(tree: MemoryTree, name: str) -> set[str]:
 def test_seldom_files_are_read_every_third_slow_turn() -> None:
     """Of pods, leaves and slices, and of containers what pods have every slow turn, each six ticks apart."""
     tree = small()
-    walker = Walker(tree, slow_every=2)
+    walker = Walker(tree, slow_every=2, needs=needs(DEFAULT_GROUPS))
     seen: dict[str, list[int]] = {}
     for tick in range(19):
         walker.tick()
@@ -697,6 +819,19 @@ def test_seldom_files_are_read_every_third_slow_turn() -> None:
     gaps = {path: {later - earlier for earlier, later in pairwise(ticks[1:])} for path, ticks in seen.items()}
     assert gaps == {path: {6} for path in (".", "kubepods", "kubepods/podx", A, B)}
     assert all(ticks[0] == 0 for ticks in seen.values())
+
+
+def test_what_else_is_needed_of_a_seldom_file_is_read_every_slow_turn() -> None:
+    """A file that something needs of pods is read of them in each turn, of containers still seldom, and not twice."""
+    tree = small()
+    io = frozenset({"io"})
+    walker = Walker(tree, slow_every=2, needs=Needs(pods=io, containers=frozenset(), seldom=io))
+    seen: Counter[str] = Counter()
+    for _ in range(12):
+        walker.tick()
+        assert len(set(tree.reads)) == len(tree.reads)
+        seen.update(reads_of(tree, "io.stat"))
+    assert (seen["kubepods/podx"] >= 6, seen["kubepods"] >= 6, seen[A] <= 3, seen[B] <= 3) == (True,) * 4
 
 
 def test_a_recording_has_every_file_in_every_frame() -> None:
@@ -712,7 +847,7 @@ def test_a_reading_tells_when_its_parts_were_read() -> None:
     """The times of the slow and of the seldom files stay those of their last turns, and values with them."""
     tree = small()
     tree.cgroups[A].files |= {"io.stat": b"8:0 rbytes=1\n", "memory.max": b"1\n"}
-    walker = Walker(tree, slow_every=2)
+    walker = Walker(tree, slow_every=2, needs=needs(DEFAULT_GROUPS))
     times = []
     for _ in range(12):
         (leaf, _) = sorted(walker.tick().pods[0].leaves)

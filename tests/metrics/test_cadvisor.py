@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS
-from collector.metrics.cadvisor import UNKNOWN_IMAGE, CadvisorExposition, Row, node_reading, rows
+from collector.metrics.cadvisor import UNKNOWN_IMAGE, CadvisorExposition, Kind, Row, node_reading, rows
 from collector.metrics.cadvisor_catalogue import (
     BASE_LABELS,
     CADVISOR,
@@ -23,10 +23,11 @@ from collector.metrics.cadvisor_catalogue import (
     SCRAPE_ERROR,
     CadvisorMetric,
 )
-from collector.metrics.catalogue import BY_NAME
+from collector.metrics.catalogue import BY_NAME, DEFAULT_GROUPS, groups_of
+from collector.metrics.native import needs
 from collector.model import NO_LIMIT, Details, DeviceIo, Interface, NodeReading, Reading, Tally
 from tests.helpers import families
-from tests.replays import last_tally
+from tests.replays import last_tally, replayed
 from tests.support import CAPTURED, RECORDED, SYNTHETIC
 
 REAL = "systemd-containerd.tar.zst"
@@ -401,7 +402,7 @@ def test_times_are_those_of_the_readings() -> None:
     reading = Reading(9_000_000, cpu_user_usec=1, details=details, slow_ns=6_000_000, seldom_ns=3_000_000)
     tally = tally_of(reading)
     at_ns = tally.instant.wall_ns(0)
-    text = CadvisorExposition(timestamps=True).render(tally, openmetrics=False)
+    text = CadvisorExposition(timestamps=True, needs=needs(DEFAULT_GROUPS)).render(tally, openmetrics=False)
     times = {name: int(value.split()[1]) - at_ns // 1_000_000 for name, value in of_first(text).items()}
 
     assert (
@@ -411,6 +412,39 @@ def test_times_are_those_of_the_readings() -> None:
         times["container_processes"],
         times["container_threads_max"],
     ) == (9, 6, 6, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "field", "part"),
+    [
+        ("default", "container", "memory_anon_bytes", "slow"),
+        ("default", "container", "memory_active_file_bytes", "slow"),
+        ("default", "container", "cpu_pressure_some_usec", "seldom"),
+        ("default", "pod", "cpu_pressure_some_usec", "slow"),
+        ("container-pressure", "container", "cpu_pressure_some_usec", "slow"),
+        ("container-pressure", "sandbox", "cpu_pressure_some_usec", "slow"),
+        ("container-pressure", "slice", "cpu_pressure_some_usec", "seldom"),
+        ("container-pressure", "pod", "tasks", "seldom"),
+        ("cpu", "container", "memory_peak_bytes", "seldom"),
+        ("cpu", "node", "memory_anon_bytes", "slow"),
+        ("all", "node", "cpu_pressure_some_usec", "seldom"),
+    ],
+)
+def test_the_time_of_a_value_follows_what_groups_are_on(words: str, kind: Kind, field: str, part: str) -> None:
+    """A file that a group of /metrics needs of such a cgroup is read with the slow ones, and has their time."""
+    row = Row(kind, "/a", Reading(9, slow_ns=6, seldom_ns=3), None)
+    exposition = CadvisorExposition(needs=needs(groups_of([words])))
+
+    assert exposition.when_read(row, field) == {"slow": 6, "seldom": 3}[part]
+
+
+@pytest.mark.parametrize("words", ["", "cpu", "default"])
+def test_the_page_is_the_same_whatever_groups_are_on(words: str) -> None:
+    """What /metrics/cadvisor needs is read for it if no group of /metrics needs it."""
+    wanted = needs(groups_of(words.split()))
+    less = [page(tally) for tally in replayed(REAL, wanted).tallies()]
+
+    assert less == [page(tally) for tally in replayed(REAL).tallies()]
 
 
 def test_a_served_replay_moves_times_and_starts() -> None:

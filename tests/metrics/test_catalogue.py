@@ -6,9 +6,22 @@ import re
 
 import pytest
 
-from collector.cgroup.files import CONTAINER_FILES, DETAIL_FIELDS, FAST, READING_FIELDS, SLOW, source_of
-from collector.metrics.catalogue import CATALOGUE, CONTAINER, POD, Metric
-from collector.model import ContainerTally, Details, PodTally, Reading
+from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS, source_of
+from collector.errors import UsageError
+from collector.metrics.catalogue import (
+    ALL_GROUPS,
+    CATALOGUE,
+    CONTAINER,
+    CONTAINER_KILLS,
+    DEFAULT_GROUPS,
+    ENDED,
+    GROUPS,
+    POD,
+    POD_KILLS,
+    Metric,
+    groups_of,
+)
+from collector.model import ContainerTally, Details, Ended, Kills, PodTally, Reading
 
 UNITS = {"seconds", "bytes", "cores", "ratio"}
 
@@ -55,17 +68,46 @@ def test_every_series_has_a_field_of_the_model(metric: Metric) -> None:
         assert metric.when in DETAIL_FIELDS
 
 
-def test_every_value_of_a_container_is_read_of_containers() -> None:
-    """A file that is read of pods alone feeds no family of containers."""
-    read = {key.field for file in (*FAST, *SLOW) if file.name in CONTAINER_FILES for key in file.keys}
-    used = {one.field for metric in CONTAINER for one in metric.series} & (READING_FIELDS | DETAIL_FIELDS)
+@pytest.mark.parametrize("metric", [*POD_KILLS, *CONTAINER_KILLS, *ENDED], ids=named)
+def test_every_series_of_a_name_has_a_field_of_the_model(metric: Metric) -> None:
+    """A row of what stays after its cgroup has a field of the tally's item, and says what it is made of."""
+    item = Ended if metric.scope == "ended" else Kills
+    assert {one.field for one in metric.series} <= set(item._fields)
+    assert metric.formula
 
-    assert used <= read | {"cpu_quota_usec"}
+
+@pytest.mark.parametrize(
+    ("words", "groups"),
+    [
+        ("default", DEFAULT_GROUPS),
+        ("all", ALL_GROUPS),
+        ("", frozenset()),
+        ("cpu memory", frozenset({"cpu", "memory"})),
+        ("default requests", DEFAULT_GROUPS | {"requests"}),
+        ("no-info no-oom", DEFAULT_GROUPS - {"info", "oom"}),
+        ("all no-cpu cpu no-memory", ALL_GROUPS - {"memory"}),
+        ("cpu no-cpu", frozenset()),
+    ],
+)
+def test_groups_are_named_taken_away_and_named_again(words: str, groups: frozenset[str]) -> None:
+    """The words of --collect count in their order; what begins with a group taken away begins with the default's."""
+    assert groups_of(words.split()) == groups
+
+
+@pytest.mark.parametrize("word", ["cpus", "no-all", "no-default", "no-", "no-no-cpu", "CPU"])
+def test_what_is_no_group_is_told_with_those_that_are(word: str) -> None:
+    """One sentence names the word and all groups."""
+    with pytest.raises(
+        UsageError, match=re.escape(f"--collect: {word!r} is no group of metrics; there are cpu, ")
+    ) as told:
+        groups_of(["cpu", word])
+    assert all(group.name in str(told.value) for group in GROUPS)
 
 
 def test_pod_series_carry_namespace_and_pod_and_container_series_container_as_well() -> None:
     """Uid and node stand on pod_info alone."""
-    for metric in (*POD, *CONTAINER):
+    for metric in (*POD, *CONTAINER, *POD_KILLS, *CONTAINER_KILLS, *ENDED):
         extra = {one.label[0] for one in metric.series if one.label}
-        own = {"namespace", "pod"} | ({"container"} if metric.scope == "container" else set())
+        of_containers = metric.name.startswith("pod_container_")
+        own = {"namespace", "pod"} | ({"container"} if of_containers else set())
         assert set(metric.labels) == own | extra

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from collector.metrics import docs
 from collector.metrics.cadvisor_catalogue import CADVISOR, SCRAPE_ERROR
-from collector.metrics.catalogue import CATALOGUE, CONTAINER, POD
+from collector.metrics.catalogue import ALL_GROUPS, CATALOGUE, CONTAINER, DEFAULT_GROUPS, GROUPS, POD, groups_of
 from collector.metrics.native import NativeExposition, Selection
 from tests.replays import last_tally
 
@@ -44,10 +46,36 @@ def test_the_json_is_the_catalogue() -> None:
     ]
 
 
-def test_the_stated_number_of_series_is_not_exceeded() -> None:
-    """No pod of a real node has more series than the page says a pod costs at the most."""
+@pytest.mark.parametrize("word", ["default", "all", *(one.name for one in GROUPS)])
+def test_the_stated_number_of_series_is_not_exceeded(word: str) -> None:
+    """No pod of a real node has more series than the page says that a pod and its containers cost at the most."""
     tally = last_tally("systemd-containerd.tar.zst")
-    lines = NativeExposition(Selection()).render(tally, openmetrics=False).splitlines()
+    groups = groups_of([word])
+    stated = docs.cost(groups)
+    lines = NativeExposition(Selection(groups=groups)).render(tally, openmetrics=False).splitlines()
     for pod in tally.pods:
         own = [line for line in lines if f'pod="{pod.pod.name}"' in line]
-        assert len(own) <= docs.series_per_pod(len(pod.containers))
+        final = sum(line.startswith("pod_container_final_") for line in own)
+        containers = {one.name for one in pod.pod.containers.values()}
+        assert len(own) - final <= stated.pod + stated.container * len(containers)
+        assert final <= stated.ended
+
+
+def test_a_pod_with_limits_costs_what_is_stated() -> None:
+    """A pod of one container with limits of CPU and memory has all series of the groups that are on by default."""
+    tally = last_tally("systemd-containerd.tar.zst")
+    lines = NativeExposition(Selection()).render(tally, openmetrics=False).splitlines()
+    own = [line for line in lines if 'pod="guaranteed"' in line]
+
+    stated = docs.cost(DEFAULT_GROUPS)
+    assert len(own) == stated.pod + stated.container
+
+
+def test_each_group_stands_in_the_page() -> None:
+    """A group has its row, with what it costs, and every family names its group."""
+    page = docs.as_markdown()
+
+    for group in GROUPS:
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{group.name}` |")]
+        assert group.what in row
+    assert {metric.group for metric in CATALOGUE} == ALL_GROUPS | {""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -10,10 +11,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from collector.cgroup.files import EVERYTHING
 from collector.errors import UsageError
-from collector.metrics.catalogue import BY_NAME, CATALOGUE, CONTAINER, INFO, POD
-from collector.metrics.native import NativeExposition, Selection
-from collector.model import NO_LIMIT, ContainerTally, PodTally, Tally
+from collector.metrics import resource
+from collector.metrics.catalogue import ALL_GROUPS, BY_NAME, CATALOGUE, DEFAULT_GROUPS, GROUPS, groups_of
+from collector.metrics.native import NativeExposition, Selection, needs
+from collector.model import NO_LIMIT, Ended, Kills, Tally
 from tests.replays import last_tally, replayed
 from tests.support import CAPTURED, SYNTHETIC
 
@@ -23,51 +26,72 @@ ALL = (*SYNTHETIC, *CAPTURED)
 class Reference(Collector):
     """The families of a tally, taken from the model field by field and given to prometheus_client."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, groups: frozenset[str]) -> None:
         self._tally = tally
+        self._groups = groups
 
-    def collect(self) -> Iterator[Metric]:
-        for row in (*POD, *INFO, *CONTAINER):
-            make = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
-            family = make(row.name.removesuffix("_total"), row.help, labels=row.labels, unit=row.unit)
-            for pod in self._tally.pods:
-                labels = {"namespace": pod.pod.namespace, "pod": pod.pod.name}
-                if row.scope == "info":
-                    labels |= {
+    def _items(self, scope: str) -> list[tuple[dict[str, str], Any]]:
+        """What a family of the scope has a series of, with its labels."""
+        tally = self._tally
+        pods = [({"namespace": pod.pod.namespace, "pod": pod.pod.name}, pod) for pod in tally.pods]
+        if scope == "pod":
+            return list(pods)
+        if scope == "container":
+            return [({**own, "container": each.container.name}, each) for own, pod in pods for each in pod.containers]
+        if scope == "info":
+            return [
+                (
+                    own
+                    | {
                         "node": pod.pod.node,
                         "qos_class": pod.pod.qos_class,
                         "uid": pod.pod.uid,
                         "workload_kind": pod.pod.owner_kind,
                         "workload_name": pod.pod.owner_name,
-                    }
+                    },
+                    pod,
+                )
+                for own, pod in pods
+            ]
+        named: dict[str, tuple[Kills | Ended, ...]] = {
+            "pod_kills": tally.pod_kills,
+            "container_kills": tally.container_kills,
+            "ended": tally.ended,
+        }
+        return [({"namespace": one.namespace, "pod": one.pod, "container": one.container}, one) for one in named[scope]]
+
+    def collect(self) -> Iterator[Metric]:
+        for row in CATALOGUE:
+            if row.group not in self._groups:
+                continue
+            make = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
+            family = make(row.name.removesuffix("_total"), row.help, labels=row.labels, unit=row.unit)
+            items = self._items(row.scope)
+            if row.scope == "info":
+                for labels, _ in items:
                     family.add_metric([labels[name] for name in row.labels], 1)
             for one in row.series:
-                for pod in self._tally.pods:
-                    items: list[tuple[dict[str, str], PodTally | ContainerTally]] = [({}, pod)]
-                    if row.scope == "container":
-                        items = [({"container": each.container.name}, each) for each in pod.containers]
-                    for own, item in items:
-                        labels = {"namespace": pod.pod.namespace, "pod": pod.pod.name, **own}
-                        if one.label:
-                            labels[one.label[0]] = one.label[1]
-                        details = item.reading.details
-                        places = (item, item.reading, details)
-                        value = next(getattr(of, one.field) for of in places if hasattr(of, one.field))
-                        if row.when and getattr(details, row.when) in (None, NO_LIMIT):
-                            continue
-                        if value is not None and value != NO_LIMIT:
-                            family.add_metric([labels[name] for name in row.labels], value / row.divisor)
+                for own, item in items:
+                    labels = own | ({one.label[0]: one.label[1]} if one.label else {})
+                    details = item.reading.details if hasattr(item, "reading") else None
+                    places = (item, getattr(item, "reading", None), details)
+                    value = next(getattr(of, one.field) for of in places if hasattr(of, one.field))
+                    if row.when and getattr(details, row.when) in (None, NO_LIMIT):
+                        continue
+                    if value is not None and value != NO_LIMIT:
+                        family.add_metric([labels[name] for name in row.labels], value / row.divisor)
             if family.samples:
                 yield family
 
 
+@pytest.mark.parametrize("groups", [DEFAULT_GROUPS, ALL_GROUPS], ids=["default", "all"])
 @pytest.mark.parametrize("name", ALL)
-def test_the_text_is_that_of_generate_latest(name: str) -> None:
+def test_the_text_is_that_of_generate_latest(name: str, groups: frozenset[str]) -> None:
     """Byte for byte what prometheus_client writes of the same values, in both formats."""
     tally = last_tally(name)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Reference(tally))
-    exposition = NativeExposition(Selection())
+    registry.register(Reference(tally, groups))
+    exposition = NativeExposition(Selection(groups=groups))
 
     assert exposition.render(tally, openmetrics=False) == generate_latest(registry).decode()
     assert exposition.render(tally, openmetrics=True) + "# EOF\n" == generate_openmetrics(registry).decode()
@@ -76,7 +100,7 @@ def test_the_text_is_that_of_generate_latest(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_every_series_is_unique(name: str) -> None:
     """One series of a name and labels."""
-    lines = NativeExposition(Selection()).render(last_tally(name), openmetrics=False).splitlines()
+    lines = NativeExposition(Selection(groups=ALL_GROUPS)).render(last_tally(name), openmetrics=False).splitlines()
     series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
 
     assert len(series) == len(set(series))
@@ -94,11 +118,13 @@ def test_an_exposition_serves_tally_after_tally() -> None:
 
 
 def test_all_families_of_the_catalogue_are_seen_on_a_real_node() -> None:
-    """No row of the catalogue is without a series on a node that has all files."""
+    """No row of the catalogue is without a series on a node that has all files, but for a limit that nothing has."""
     tally = last_tally("systemd-containerd.tar.zst")
-    seen = {metric.name for metric, lines in NativeExposition(Selection()).families(tally) if lines}
+    exposition = NativeExposition(Selection(groups=ALL_GROUPS))
+    seen = {metric.name for metric, lines in exposition.families(tally) if lines}
+    without = {row.name for row in CATALOGUE if row.scope != "self"} - seen
 
-    assert {row.name for row in CATALOGUE if row.scope != "self"} - seen == set()
+    assert without == {"pod_cgroup_memory_high_bytes", "pod_container_memory_high_bytes"}
 
 
 def test_containers_can_be_left_out() -> None:
@@ -107,7 +133,38 @@ def test_containers_can_be_left_out() -> None:
     whole = NativeExposition(Selection()).families(tally)
     less = NativeExposition(Selection(containers=False)).families(tally)
 
-    assert [one for one in whole if one[0].scope != "container"] == list(less)
+    assert [one for one in whole if not one[0].name.startswith("pod_container_")] == list(less)
+
+
+def test_a_group_that_is_off_has_no_family() -> None:
+    """Of each group the families are there if it is on and absent if it is not."""
+    tally = last_tally("systemd-containerd.tar.zst")
+    for group in GROUPS:
+        only = {
+            metric.group for metric, _ in NativeExposition(Selection(groups=frozenset({group.name}))).families(tally)
+        }
+        others = NativeExposition(Selection(groups=ALL_GROUPS - {group.name})).families(tally)
+
+        assert only == {group.name}
+        assert {metric.group for metric, _ in others} == ALL_GROUPS - {group.name}
+
+
+@pytest.mark.parametrize("words", ["", "default", "all", *(one.name for one in GROUPS)])
+def test_what_is_not_read_changes_nothing_of_what_is_exported(words: str) -> None:
+    """Whatever groups are on, /metrics and /metrics/resource say of a node that is read for these alone what they say
+    when all of it is read.
+    """
+    groups = groups_of(words.split())
+    exposition = NativeExposition(Selection(groups=groups))
+    whole, less = (
+        [
+            (exposition.render(tally, openmetrics=False), resource.render(tally, openmetrics=False))
+            for tally in replayed("churn.tar.zst", needed).tallies()
+        ]
+        for needed in (EVERYTHING, needs(groups))
+    )
+
+    assert less == whole
 
 
 def test_pod_labels_are_exported_on_demand() -> None:
@@ -127,8 +184,8 @@ def test_labels_that_would_collide_are_refused() -> None:
         Selection(pod_labels=("a.b", "a-b"))
 
 
-def test_start_times_alone_are_shifted() -> None:
-    """A served replay moves start times to now, and /metrics has no other time."""
+def test_moments_alone_are_shifted() -> None:
+    """A served replay moves the times of starts and ends to now, and /metrics has no other time."""
     tally = last_tally("systemd-containerd.tar.zst")
     exposition = NativeExposition(Selection())
     plain = exposition.render(tally, openmetrics=False).splitlines()
@@ -139,7 +196,7 @@ def test_start_times_alone_are_shifted() -> None:
         if a != b
     }
 
-    assert changed == {("pod_container_start_time_seconds", 10.0)}
+    assert changed == {("pod_container_start_time_seconds", 10.0), ("pod_container_final_time_seconds", 10.0)}
 
 
 def test_missing_files_leave_their_families_out() -> None:

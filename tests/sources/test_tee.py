@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace as changed
@@ -15,7 +16,7 @@ import pytest
 from collector.errors import RecordingError
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer
-from collector.seams import AnswerSource, Tree
+from collector.seams import AnswerSource, Glimpse, Tree
 from collector.sources.recording import Meta, RecordedAnswers, RecordedTree, Recording, load
 from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
 from tests.support import (
@@ -295,6 +296,58 @@ def test_what_vanishes_in_the_middle_of_a_tick_obeys_the_law(case: str, tmp_path
     assert differing(before, of_recording(load(tmp_path / "r"))) == []
 
 
+def glimpse(number: int, *, kills: int = 0, second: float = 0.0) -> Glimpse:
+    """A container that came and went in the pod, read at ``second``."""
+    files = {
+        "cpu.stat": b"usage_usec %d\n" % (1000 * number),
+        "memory.current": b"4096\n",
+        "memory.events": b"oom_kill %d\n" % kills,
+        "cpu.pressure": b"nonsense\n",
+    }
+    made_ns = 1_700_000_000 * SECOND_NS
+    return Glimpse(f"{POD}/{number:064x}", 100 + number, made_ns, round(second * SECOND_NS), files)
+
+
+def test_what_came_and_went_between_two_ticks_obeys_the_law(tmp_path: Path) -> None:
+    """A container that is in no frame, but was seen in between, is told of by the replay as it was told of then."""
+    cgroups = {
+        ".": Cgroup(1, {"cpu.stat": b"usage_usec 9\n"}),
+        "kubepods": Cgroup(2),
+        "kubepods/burstable": Cgroup(3),
+        POD: Cgroup(4, {**USED, "memory.events": b"oom_kill 0\n"}, 1_700_000_000 * SECOND_NS),
+        A: Cgroup(5, {**USED, "memory.events": b"oom_kill 0\n"}),
+    }
+    tree = MemoryTree(cgroups)
+    seen = {
+        0: [glimpse(0xC, second=1.25)],
+        1: [glimpse(0xD, kills=1, second=2.5), glimpse(0xE, second=2.75)],
+        2: [],
+    }
+
+    def between(number: int) -> None:
+        tree.seen = seen.get(number, [])
+        if number == 1:
+            cgroups[POD].files["memory.events"] = b"oom_kill 1\n"
+
+    statuses = [
+        {"name": name, "containerID": f"containerd://{number:064x}", "state": {"running": {}}}
+        for number, name in ((0xC, "first"), (0xD, "second"), (0xE, "third"))
+    ]
+    pods = json.loads(pods_json())
+    pods["items"][0]["status"]["containerStatuses"] = statuses
+    answers = Told(Answer("kubelet/pods.json", 1_700_000_000 * SECOND_NS, 200, None, json.dumps(pods).encode()))
+    said = record(tree, answers, tmp_path / "r.tar", 5, between)
+
+    assert differing(said, of_recording(load(tmp_path / "r.tar"))) == []
+    last = said[-1].metrics.splitlines()
+    assert [line.split()[0].split('"')[1] for line in last if line.startswith("pod_container_final_cpu")] == [
+        "first",
+        "second",
+        "third",
+    ]
+    assert 'pod_container_oom_kills_total{container="second",namespace="ns",pod="web"} 1.0' in last
+
+
 class Late:
     """A tree whose stamps are a millisecond later from one to the next, so that a lost one is seen."""
 
@@ -303,6 +356,7 @@ class Late:
         self._stamps = 0
         self.begin = inner.begin
         self.read_proc = inner.read_proc
+        self.glimpses = inner.glimpses
 
     def open(self, path: str) -> LateDirectory:
         return LateDirectory(self, path)
@@ -326,6 +380,7 @@ class LateDirectory:
         self.subdirectories = inner.subdirectories
         self.read = inner.read
         self.read_all = inner.read_all
+        self.watch = inner.watch
         self.close = inner.close
 
     def stamp(self) -> int:

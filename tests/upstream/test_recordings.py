@@ -12,7 +12,7 @@ import pytest
 
 from collector import table
 from collector.metrics import resource
-from collector.metrics.catalogue import CATALOGUE
+from collector.metrics.catalogue import ALL_GROUPS, CATALOGUE
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import SourceName, Tally
 from collector.parity.resource import Theirs, parse
@@ -49,8 +49,8 @@ def tallies(name: str, source: SourceName) -> list[Tally]:
 
 
 def exported(tally: Tally) -> dict[str, dict[Owner, float]]:
-    """The series of ``/metrics`` of a tally, but for those with a label of their own and pod_info."""
-    text = NativeExposition(Selection()).render(tally, openmetrics=False)
+    """The series of ``/metrics`` of a tally, of all groups, but for those with a label of their own and pod_info."""
+    text = NativeExposition(Selection(groups=ALL_GROUPS)).render(tally, openmetrics=False)
     return {
         sample.name: {
             (one.labels["namespace"], one.labels["pod"], one.labels.get("container", "")): one.value
