@@ -507,6 +507,15 @@ class Verification:
                     ending = f" that end {later:g} s later" if later else ""
                     text = f"over {length_ns / NS_PER_SECOND:g} s{ending} our readings allow {_allowed(cpu)}"
                     return _Compared(None, "explained", f"other window: {text}")
+        return self._unsure(owner, Span(told.end_ns - max(told.lengths_ns), told.latest_end_ns))
+
+    def _unsure(self, owner: Owner, span: Span) -> _Compared | None:
+        """Where not all of what may be the window was read, of one life, nothing is said of who is right."""
+        parts = [owner, *(self.readings.living(owner, *span) if not owner.container else [])]
+        for part in parts:
+            why = self.readings.cpu(part, *span)
+            if isinstance(why, str):
+                return _not_comparable("restarted" if part != owner else why)
         return None
 
     def _memory_row(self, owner: Owner, source: Source, theirs: int, moment: tuple[int, int]) -> Row:

@@ -209,6 +209,15 @@ def test_another_window_is_told_with_its_length() -> None:
     assert row.reason.startswith("other window: over 11 s that end 5 s later our readings allow ")
 
 
+@pytest.mark.parametrize(("begun", "verdict"), [(0, "outside"), (35, "not-comparable")])
+def test_an_unknown_window_that_may_hold_a_restart_is_not_judged(begun: int, verdict: str) -> None:
+    """Steady CPU explains no other value, whatever the window; a container that began in it may."""
+    scene = Scene().read(POD, steady(1)).read(WEB, steady(100), seconds=range(begun, 61)).read(SIDECAR, steady(30))
+    scene.metrics_api(40, 2, {SIDECAR: (0.03, 10 * MIB), WEB: (0.5, 10 * MIB)}, answered=45)
+
+    assert scene.row(WEB, "metrics-api").verdict == verdict
+
+
 @pytest.mark.parametrize(("theirs", "verdict"), [(0.0009, "agree"), (0.0021, "outside")])
 def test_within_a_millicore_values_agree(theirs: float, verdict: str) -> None:
     """Whatever their ratio: kubectl top shows no digit below."""
