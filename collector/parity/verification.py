@@ -453,8 +453,11 @@ class Verification:
         def explain() -> _Compared | None:
             if not self._agree(whole.nearest_bytes, theirs, "memory"):
                 return _moved(whole, theirs)
-            beyond = self._beyond(owner, moment)
-            return _Compared(None, "explained", f"whole pod: {beyond}") if beyond else _moved(whole, theirs)
+            # A page of podtally's does not tell what it is made of.
+            beyond = (
+                self._beyond(owner, moment) or f"{_text(whole.nearest_bytes - ours, 'memory')} beyond its containers"
+            )
+            return _Compared(None, "explained", f"whole pod: {beyond}")
 
         return row(self._judge(ours, theirs, "memory", explain))
 

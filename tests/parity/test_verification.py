@@ -260,6 +260,14 @@ def test_the_kubelets_pod_is_explained_by_what_is_beyond_its_containers() -> Non
     assert (row.verdict, row.reason) == ("explained", "whole pod: sandbox 50.0m, the rest 10.0m")
 
 
+def test_memory_beyond_a_pods_containers_explains_the_kubelets_number() -> None:
+    """Also where nothing tells what it is, as from a page of podtally's."""
+    scene = Scene().read(POD, steady(0), always(30 * MIB)).read(WEB, steady(0), always(10 * MIB))
+    row = scene.kubelet(40.0, {POD: (12.0, 30 * MIB)}).row(POD, "resource", "memory")
+
+    assert (row.verdict, row.reason) == ("explained", "whole pod: 20.0Mi beyond its containers")
+
+
 def test_a_pod_whose_whole_cgroup_disagrees_is_outside() -> None:
     """Then what is beyond its containers is no excuse."""
     scene = Scene().read(POD, steady(60)).read(WEB, steady(50))
