@@ -760,6 +760,7 @@ _WATCH_SECONDS = 5.0
 
 def _verify_node(arguments: argparse.Namespace, verification: Verification, view: verify.View) -> int:
     from collector import verify
+    from collector.parity.readings import LEFT_FIELDS
     from collector.parity.verification import ANSWERS
 
     try:
@@ -777,6 +778,7 @@ def _verify_node(arguments: argparse.Namespace, verification: Verification, view
             window=15.0,
             interval_ns=round(arguments.interval * 1e9),
             slow_every=5,
+            needs=Needs(pods=frozenset(LEFT_FIELDS), containers=frozenset(LEFT_FIELDS)),
             kubepods=arguments.kubepods,
         )
         pace = LivePace(arguments.interval)

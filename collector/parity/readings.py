@@ -27,6 +27,10 @@ Unread = Literal["older", "newer", "unread", "restarted"]
 ``unread``: we have no reading of the owner. ``restarted``: another cgroup took the name within the span."""
 
 
+LEFT_FIELDS: Final = ("memory_shmem_bytes", "memory_active_file_bytes")
+"""The details that :class:`Left` is made of."""
+
+
 class Point(NamedTuple):
     """One reading of one cgroup."""
 
@@ -316,7 +320,7 @@ def _left(tally: Tally, pod: PodTally) -> Left | None:
     whole = pod.reading.memory_working_set_bytes
     parts = [leaf.memory_working_set_bytes for leaf in leaves]
     sums: dict[str, int] = {}
-    for name in ("memory_shmem_bytes", "memory_active_file_bytes"):
+    for name in LEFT_FIELDS:
         values = [getattr(reading.details, name) for reading in (pod.reading, *leaves)]
         if any(value is None for value in values):
             return None
@@ -324,6 +328,6 @@ def _left(tally: Tally, pod: PodTally) -> Left | None:
     if whole is None or any(part is None for part in parts):
         return None
     beyond = whole - sum(part or 0 for part in parts)
-    shmem, file = sums["memory_shmem_bytes"], sums["memory_active_file_bytes"]
+    shmem, file = (sums[name] for name in LEFT_FIELDS)
     time_ns = tally.instant.wall_ns(pod.reading.monotonic_ns)
     return Left(time_ns, shmem, file, beyond - shmem - file)

@@ -12,7 +12,7 @@ from typing import Any
 from collector.model import Reading
 from collector.pods.answer import parse_time_ns
 from collector.upstream.quantity import duration_ns, quantity
-from collector.upstream.samples import Measured, PodSample, Snapshot, items_of, word
+from collector.upstream.samples import Measured, PodSample, Snapshot, items_of, snapshot, word
 
 _WHAT = "the metrics API's answer"
 
@@ -20,14 +20,7 @@ _WHAT = "the metrics API's answer"
 def parse(body: bytes) -> Snapshot:
     """Read an answer. Raises :class:`collector.errors.AnswerError` if it is not one."""
     _, items = items_of(body, "items", _WHAT)
-    pods: list[PodSample] = []
-    refused = 0
-    for item in items:
-        try:
-            pods.append(_pod(item))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            refused += 1
-    return Snapshot(tuple(pods), None, refused)
+    return snapshot(items, _pod)
 
 
 def _pod(item: dict[str, Any]) -> PodSample:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from collector.errors import AnswerError
@@ -63,6 +63,18 @@ def items_of(body: bytes, key: str, what: str) -> tuple[dict[str, Any], list[Any
     if not isinstance(items, list):
         raise AnswerError(f"{what} has no list of {key}")
     return value, items
+
+
+def snapshot(items: list[Any], pod: Callable[[Any], PodSample], node: Measured | None = None) -> Snapshot:
+    """The samples of an answer's items; one that ``pod`` cannot read is none and is counted."""
+    pods: list[PodSample] = []
+    refused = 0
+    for item in items:
+        try:
+            pods.append(pod(item))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            refused += 1
+    return Snapshot(tuple(pods), node, refused)
 
 
 def word(value: Any) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from collector.model import Details, Reading
 from collector.pods.answer import parse_time_ns
-from collector.upstream.samples import Measured, PodSample, Snapshot, items_of, word
+from collector.upstream.samples import Measured, PodSample, Snapshot, items_of, snapshot, word
 
 _WHAT = "the kubelet's /stats/summary"
 _LIMIT = 1 << 64
@@ -29,14 +29,7 @@ _NS_PER_USEC = 1000
 def parse(body: bytes) -> Snapshot:
     """Read an answer. Raises :class:`collector.errors.AnswerError` if it is not one."""
     value, items = items_of(body, "pods", _WHAT)
-    pods: list[PodSample] = []
-    refused = 0
-    for item in items:
-        try:
-            pods.append(_pod(item))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            refused += 1
-    return Snapshot(tuple(pods), _measured(value.get("node")), refused)
+    return snapshot(items, _pod, _measured(value.get("node")))
 
 
 def _pod(item: dict[str, Any]) -> PodSample:
