@@ -31,7 +31,7 @@ from collector.history import LINGER_NS, History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking, spare_collections
 from collector.metrics.catalogue import groups_of
 from collector.metrics.native import NativeExposition, Selection, needs
-from collector.model import Answer, Tally
+from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
 from collector.server.app import Background, Server, is_loopback, parse_listen, serve
@@ -55,9 +55,6 @@ if TYPE_CHECKING:
     from collector.upstream.collect import Kind, UpstreamCollector
 
 log = logging.getLogger("collector")
-
-METRICS_API = "metrics-api/pods.json"
-"""The name of the metrics API's answer, where kubectl top reads."""
 
 _ANSWER_WAIT_SECONDS = 12.0
 """How long a command that prints once waits for names: a little longer than one question may take."""
@@ -144,13 +141,10 @@ def _apiserver(arguments: argparse.Namespace) -> http.Endpoint | None:
     )
 
 
-RESOURCE_PAGE = "kubelet/metrics_resource.txt"
-"""The name of the kubelet's answer that is compared with all the time, if that is asked for."""
-
 _METRICS_API_PATH = "/apis/metrics.k8s.io/v1beta1/pods"
 _PEER_PAGES = {
     RESOURCE_PAGE: "/metrics/resource",
-    "kubelet/stats_summary.json": "/stats/summary",
+    STATS_SUMMARY: "/stats/summary",
     "kubelet/metrics_cadvisor.txt": "/metrics/cadvisor",
 }
 """What of the kubelet's is recorded to compare with, by the name of the answer."""
@@ -831,7 +825,7 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
                 path=kubeconfig.node_path(one.node, _PEER_PAGES[name]),
                 every_seconds=_THEIRS_EVERY_SECONDS,
             )
-            for name in (RESOURCE_PAGE, "kubelet/stats_summary.json")
+            for name in (RESOURCE_PAGE, STATS_SUMMARY)
         ]
     page = None
     if arguments.url:

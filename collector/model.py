@@ -246,6 +246,11 @@ class Frame(NamedTuple):
     """What holds the pods: kubepods and the QoS classes."""
 
 
+RESOURCE_PAGE: Final = "kubelet/metrics_resource.txt"
+STATS_SUMMARY: Final = "kubelet/stats_summary.json"
+METRICS_API: Final = "metrics-api/pods.json"
+"""Names of answers, as they stand in a recording, of the kubelet's two pages and of what kubectl top reads."""
+
 AnswerName = Literal["kubelet/pods.json", "apiserver/pods.json"]
 
 

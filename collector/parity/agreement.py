@@ -15,13 +15,11 @@ from typing import Final, NamedTuple
 
 from collector.errors import AnswerError
 from collector.metrics.account import KubeletAgreement
-from collector.model import Answer, Tally
+from collector.model import RESOURCE_PAGE, Answer, Tally
 from collector.parity.peers import Sample, parse_resource
 from collector.parity.readings import NS_PER_SECOND, Counted, Memory, Readings, cpu_between
 from collector.parity.resource import Owner
 from collector.parity.verification import LEAST, Quantity, allows
-
-PAGE = "kubelet/metrics_resource.txt"
 
 _KEEP_NS = 45 * NS_PER_SECOND
 """A sample of an idle container is up to 30 s old, and the answer may take 10 s."""
@@ -72,7 +70,7 @@ class Agreement:
             self._compare(self._pending)
             self._pending = None
         for answer in answers:
-            if answer.name == PAGE:
+            if answer.name == RESOURCE_PAGE:
                 if answer.body is None:
                     self._results["refused"] += 1
                 else:

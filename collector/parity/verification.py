@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from collector.errors import AnswerError
-from collector.model import Answer, Tally
+from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Tally
 from collector.parity.peers import (
     PodUsage,
     Sample,
@@ -33,9 +33,9 @@ Window = Literal["exact", "window-unknown"]
 Verdict = Literal["agree", "explained", "outside", "not-comparable"]
 
 ANSWERS: Final[dict[str, Source]] = {
-    "metrics-api/pods.json": "metrics-api",
-    "kubelet/stats_summary.json": "summary",
-    "kubelet/metrics_resource.txt": "resource",
+    METRICS_API: "metrics-api",
+    STATS_SUMMARY: "summary",
+    RESOURCE_PAGE: "resource",
 }
 """The answers that are compared with, by the path that they have in a recording."""
 

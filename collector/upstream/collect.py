@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from collector.errors import AnswerError, EndOfRecording
 from collector.metrics.account import Account
-from collector.model import Answer, NamesState, SourceName, Tally, Upstream
+from collector.model import METRICS_API as POD_METRICS
+from collector.model import STATS_SUMMARY, Answer, NamesState, SourceName, Tally, Upstream
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import AnswerSource, Clock
 from collector.upstream import metrics_api, summary
@@ -43,7 +44,7 @@ class Kind:
 SUMMARY = Kind(
     source="summary",
     peer="the kubelet's /stats/summary",
-    answer="kubelet/stats_summary.json",
+    answer=STATS_SUMMARY,
     parse=summary.parse,
     rated=True,
     hints={403: "podtally's account needs get on nodes/stats, as daemonset/overlays/source-summary gives it"},
@@ -51,7 +52,7 @@ SUMMARY = Kind(
 METRICS_API = Kind(
     source="metrics-api",
     peer="the metrics API",
-    answer="metrics-api/pods.json",
+    answer=POD_METRICS,
     parse=metrics_api.parse,
     rated=False,
     hints={

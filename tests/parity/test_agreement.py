@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from collector.metrics.account import KubeletAgreement
-from collector.model import Answer, PodTally, Tally
-from collector.parity.agreement import PAGE, Agreement
+from collector.model import RESOURCE_PAGE, Answer, PodTally, Tally
+from collector.parity.agreement import Agreement
 from tests.replays import replayed
 from tests.support import recording
 
@@ -20,7 +20,7 @@ def observed(*, every: int, since: int = 0, change: object = None) -> Agreement:
     agreement = Agreement(float(every))
     next_ns = recording(NAME).frames[since].instant.time_ns
     for frame, tally in zip(recording(NAME).frames, replayed(NAME).tallies(), strict=True):
-        pages = [answer for answer in frame.answers if answer.name == PAGE and answer.time_ns >= next_ns]
+        pages = [answer for answer in frame.answers if answer.name == RESOURCE_PAGE and answer.time_ns >= next_ns]
         for page in pages:
             next_ns = page.time_ns + every * 1_000_000_000
         agreement.observe(change(tally) if callable(change) else tally, pages)
@@ -94,9 +94,9 @@ def test_old_differences_are_not_shown() -> None:
 @pytest.mark.parametrize(
     ("answer", "result"),
     [
-        (Answer(PAGE, 1, 403, "forbidden", None), "refused"),
-        (Answer(PAGE, 1, None, "no route", None), "refused"),
-        (Answer(PAGE, 1, 200, None, b"<html>container_cpu{"), "malformed"),
+        (Answer(RESOURCE_PAGE, 1, 403, "forbidden", None), "refused"),
+        (Answer(RESOURCE_PAGE, 1, None, "no route", None), "refused"),
+        (Answer(RESOURCE_PAGE, 1, 200, None, b"<html>container_cpu{"), "malformed"),
     ],
 )
 def test_an_answer_that_gives_nothing_is_counted(answer: Answer, result: str) -> None:
