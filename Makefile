@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
 LISTEN ?= 127.0.0.1:9753
+PROMETHEUS ?= 127.0.0.1:9090
 
-.PHONY: help run test format docs bench e2e image lock clean
+.PHONY: help run monitor test format docs bench e2e image lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -28,6 +29,9 @@ $(VENV)/dev: $(VENV)/run requirements-dev.lock pyproject.toml
 run: $(VENV)/run ## serve a bundled recording of a real node in a loop
 	@echo "A recording of a real node, in a loop: look at http://$(LISTEN)/ (Ctrl-C ends it)"
 	@$(BIN)/python -m collector replay $(RECORDING) --loop --listen $(LISTEN)
+
+monitor: $(VENV)/run ## the same with Prometheus in front of it, as monitoring/ ships it: query real data in a minute
+	@$(BIN)/python -m monitoring.local $(RECORDING) --listen $(LISTEN) --prometheus $(PROMETHEUS)
 
 test: $(VENV)/dev ## everything: format, lint, types, tests, generated docs, manifests
 	$(BIN)/ruff format --check .

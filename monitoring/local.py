@@ -1,0 +1,197 @@
+"""Prometheus with the shipped configuration on this machine, in front of a collector that replays a recording.
+
+`make monitor` runs it; tests take :func:`configuration` and :func:`prometheus` from here, so that what a newcomer sees,
+what is tested and what runs in a cluster differ in how the targets are found and in nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+CONFIGURATION = HERE / "prometheus" / "prometheus.yml"
+FLAGS = ("--web.enable-remote-write-receiver",)
+"""Of the Deployment's arguments those that are not about files and ports."""
+
+DEADLINE_SECONDS = 60.0
+
+HOW_TO_INSTALL = (
+    "Prometheus is not installed, or not on the PATH: apt-get install prometheus (Debian, Ubuntu), "
+    "brew install prometheus (macOS), or take it from https://prometheus.io/download/"
+)
+
+
+class LocalError(Exception):
+    """What a person has to know and do, in one sentence."""
+
+
+def configuration(targets: Mapping[str, str], **changes: Any) -> dict[str, Any]:
+    """The shipped configuration with these targets, address by node, in place of those that Kubernetes would tell.
+
+    They come with the labels that its discovery gives, so that relabelling is as shipped. ``changes`` are of
+    ``global``.
+    """
+    config: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
+    config["global"] |= changes
+    config["rule_files"] = [str(CONFIGURATION.parent / pattern) for pattern in config["rule_files"]]
+    for job in config["scrape_configs"]:
+        del job["kubernetes_sd_configs"]
+        job["static_configs"] = [
+            {
+                "targets": [address],
+                "labels": {
+                    "__meta_kubernetes_pod_node_name": node,
+                    "__meta_kubernetes_pod_container_port_name": "metrics",
+                },
+            }
+            for node, address in targets.items()
+        ]
+    return config
+
+
+def query(url: str, expression: str, **more: str) -> list[dict[str, Any]]:
+    """The result of an instant query. Raises: OSError while Prometheus does not answer, or refuses the query."""
+    arguments = urllib.parse.urlencode({"query": expression, **more})
+    with urllib.request.urlopen(f"{url}/api/v1/query?{arguments}", timeout=10) as answer:
+        return list(json.load(answer)["data"]["result"])
+
+
+@contextmanager
+def prometheus(
+    folder: Path, config: Mapping[str, Any], listen: str, more: Sequence[str] = FLAGS
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Prometheus with this configuration, its data and log in ``folder``, until the block ends. Raises: LocalError."""
+    program = shutil.which("prometheus")
+    if program is None:
+        raise LocalError(HOW_TO_INSTALL)
+    (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
+    log = folder / "prometheus.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={listen}",
+                *more,
+            ],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(process, f"http://{listen}", log)
+        yield process
+    finally:
+        _end(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + DEADLINE_SECONDS
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"{url}/-/ready", timeout=5):
+                pass
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+        else:
+            # Whoever else listens there may have answered: then ours ends.
+            time.sleep(0.1)
+            if process.poll() is None:
+                return
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "rror" in line]
+    raise LocalError(f"Prometheus does not serve at {url}: {lines[-1] if lines else 'it says nothing of why'}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+TRY = (
+    ("CPU in cores as kubectl top prints it", "topk(5, pod_cpu_usage_cores)"),
+    ("bursts that the average hides", "topk(5, pod_cpu_usage_peak_cores - on (namespace, pod) pod_cpu_usage_cores)"),
+    ("memory by workload", "topk(5, namespace_workload:pod_memory_usage_bytes:sum)"),
+)
+"""What a newcomer may ask first."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Replay a recording with Prometheus in front of it, until Ctrl-C or one of the two ends."""
+    parser = argparse.ArgumentParser(prog="python -m monitoring.local", description=__doc__)
+    parser.add_argument("recording", help="what the collector replays, in a loop")
+    parser.add_argument("--listen", default="127.0.0.1:9753", help="the collector's address (default: %(default)s)")
+    parser.add_argument("--prometheus", default="127.0.0.1:9090", help="Prometheus' address (default: %(default)s)")
+    chosen = parser.parse_args(arguments)
+    if shutil.which("prometheus") is None:
+        print(HOW_TO_INSTALL, file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    collector = subprocess.Popen(
+        [sys.executable, "-m", "collector", "replay", chosen.recording, "--loop", "--listen", chosen.listen],
+        start_new_session=True,
+    )
+    try:
+        node = _node_of(collector, chosen.listen)
+        with (
+            tempfile.TemporaryDirectory(prefix="podtally-prometheus-") as folder,
+            prometheus(Path(folder), configuration({node: chosen.listen}), chosen.prometheus) as server,
+        ):
+            _tell(chosen.listen, f"http://{chosen.prometheus}")
+            while collector.poll() is None and server.poll() is None:
+                time.sleep(0.5)
+            print("the collector or Prometheus has ended", file=sys.stderr)
+            return 1
+    except LocalError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _end(collector)
+
+
+def _node_of(collector: subprocess.Popen[bytes], listen: str) -> str:
+    """The node of the recording, once it is served. Raises: LocalError if it is not."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while collector.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(f"http://{listen}/api/v1/pods", timeout=5) as answer:
+                return str(json.load(answer)["node"])
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise LocalError(f"the collector does not serve at {listen}")
+
+
+def _tell(listen: str, url: str) -> None:
+    """Say where to look and what to ask, once the first numbers are there."""
+    while not query(url, "pod_cpu_usage_cores"):
+        time.sleep(0.5)
+    print(f"The collector: http://{listen}/   Prometheus: {url}/   Ctrl-C ends both, and nothing is kept.")
+    for what, expression in TRY:
+        asked = urllib.parse.urlencode({"g0.expr": expression, "g0.tab": "0", "g0.range_input": "5m"})
+        print(f"  {what}:\n    {expression}\n    {url}/graph?{asked}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
