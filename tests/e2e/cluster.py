@@ -297,25 +297,27 @@ def start_metrics_server(name: str, port: int, kubelet_port: int) -> None:
     )
 
 
-def deploy(overlay: Path = HERE / "manifests" / "podtally") -> None:
+def deploy(
+    overlay: Path = HERE / "manifests" / "podtally", *, namespace: str = "podtally", what: str = "daemonset/podtally"
+) -> None:
     """Apply podtally's manifests and wait until its pod is Ready. Raises: E2EError."""
     kubectl("apply", "-k", str(overlay))
-    rolled_out()
+    rolled_out(namespace, what)
 
 
-def rolled_out() -> None:
+def rolled_out(namespace: str = "podtally", what: str = "daemonset/podtally") -> None:
     """Wait until podtally's pod is Ready: 20 s on the older kernel, minutes on the newer one while a dozen other pods
     start beside it. Raises: E2EError.
     """
-    kubectl("-n", "podtally", "rollout", "status", "daemonset/podtally", "--timeout=600s", timeout=620)
+    kubectl("-n", namespace, "rollout", "status", what, "--timeout=600s", timeout=620)
 
 
-def collector_pod() -> dict[str, Any]:
-    """The DaemonSet's pod that is not going away."""
-    pods = get("pods", "-n", "podtally", "-l", "app.kubernetes.io/name=podtally")["items"]
+def collector_pod(namespace: str = "podtally") -> dict[str, Any]:
+    """The pod of the DaemonSet, or of podtally in another namespace, that is not going away."""
+    pods = get("pods", "-n", namespace, "-l", "app.kubernetes.io/name=podtally")["items"]
     living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     if len(living) != 1:
-        raise E2EError(f"there should be one pod of podtally, and there are {len(living)}")
+        raise E2EError(f"there should be one pod of podtally in {namespace}, and there are {len(living)}")
     return dict(living[0])
 
 
@@ -325,9 +327,9 @@ def collector_process() -> str:
     return node(f"ctr -n k8s.io tasks ls | awk '$1 == \"{container}\" {{print $2}}'").strip()
 
 
-def collector_url() -> str:
-    """Where the DaemonSet's pod answers: its own address, which the host has a route to."""
-    return f"http://{collector_pod()['status']['podIP']}:{COLLECTOR_PORT}"
+def collector_url(namespace: str = "podtally") -> str:
+    """Where podtally's pod answers: its own address, which the host has a route to."""
+    return f"http://{collector_pod(namespace)['status']['podIP']}:{COLLECTOR_PORT}"
 
 
 def gather_logs() -> None:

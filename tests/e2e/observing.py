@@ -64,16 +64,16 @@ def of_kubelet(path: str) -> str:
 _url = cache(collector_url)
 
 
-def of_collector(path: str) -> str:
-    """A page of the DaemonSet's pod, whose address is looked up when the one that is known does not answer."""
-    known = _url()
+def of_collector(path: str, namespace: str = "podtally") -> str:
+    """A page of podtally's pod, whose address is looked up when the one that is known does not answer."""
+    known = _url(namespace)
     try:
         return fetch(known + path)
     except OSError:
         _url.cache_clear()
-        if _url() == known:
+        if _url(namespace) == known:
             raise
-    return fetch(_url() + path)
+    return fetch(_url(namespace) + path)
 
 
 def samples(page: str) -> dict[Container, Sample]:
