@@ -133,6 +133,16 @@ def test_documents_name_flags_and_commands_that_exist(name: str) -> None:
             assert set(re.findall(r"--([a-z][a-z.-]+)", rest)) <= flags, line
 
 
+def test_every_module_is_in_the_package_that_is_installed() -> None:
+    """The tests run from the work tree, where a folder that pyproject.toml leaves out would be missed by nobody."""
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"][
+        "find"
+    ]
+
+    assert found == {"include": ["collector", "collector.*"]}
+    assert [path for path in (ROOT / "collector").rglob("*.py") if not (path.parent / "__init__.py").is_file()] == []
+
+
 def test_the_changelog_has_the_version() -> None:
     """The version of the package has its entry."""
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

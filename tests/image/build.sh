@@ -166,6 +166,11 @@ foreign=$(find "$root/opt/podtally" \( ! -uid 0 -o -perm /022 \) ! -type l -prin
 say "no pip, pip settings, caches, tests or documents; nothing of podtally's that its user could write"
 say "/opt/podtally: $(du -sm "$root/opt/podtally" | cut -f 1) MB, of which bytecode $(du -sm "$root/opt/podtally/pycache" | cut -f 1) MB"
 
+modules=$(cd -- "$repo" && find collector -name '*.py' | sort)
+installed=$(cd -- "$root"/opt/podtally/lib/python3*/site-packages && find collector -name '*.py' | sort)
+[[ $installed == "$modules" ]] || die "the image has not the repository's modules: $(diff <(echo "$modules") <(echo "$installed") | grep '^[<>]')"
+say "all $(wc -l <<< "$modules") modules of the package"
+
 # As the DaemonSet runs it: uid 65534, no capability, the recording read-only. chroot isolation shares this machine's
 # network.
 run() {
