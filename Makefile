@@ -6,7 +6,7 @@ RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
 LISTEN ?= 127.0.0.1:9753
 PROMETHEUS ?= 127.0.0.1:9090
 
-.PHONY: help run monitor test format docs bench e2e image lock clean
+.PHONY: help run monitor test format docs bench e2e loadtest image lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ bench: $(VENV)/dev ## measure cost per tick and per scrape, beside a plain C loo
 
 e2e: $(VENV)/dev ## a real node in QEMU, the DaemonSet on it, its numbers beside kubectl top (docs/development.md)
 	$(BIN)/python -m tests.e2e run
+
+loadtest: $(VENV)/dev ## every load profile, small, against a local application: by k6 if it is installed, else by a stand-in in Node
+	$(BIN)/python -m pytest -rs tests/loadtest/all_profiles.py
 
 image: ## build the image for real with buildah and start the collector from it
 	tests/image/build.sh
