@@ -1,5 +1,5 @@
-"""Writes the generated documents: ``docs/metrics.md``, ``cli.md``, ``agreement.md``, ``verify.md``, ``cadvisor.md`` and
-``why-numbers-differ.md``.
+"""Writes what is generated: ``docs/metrics.md``, ``cli.md``, ``agreement.md``, ``verify.md``, ``cadvisor.md`` and
+``why-numbers-differ.md``, and the PrometheusRule of ``monitoring/``.
 
 ``python docs/generate.py`` writes them; ``--check`` exits 1 with a diff if one is not what the code gives.
 """
@@ -21,6 +21,7 @@ from collector.metrics.docs import as_markdown
 from collector.parity.resource import AGREE, NOT_COMPARABLE, Report, compare, count, excuse
 from docs import cadvisor_page, verified, wrong_ways
 from docs.recorded import RECORDINGS, RESOURCE_PAGE, ROOT, recorded
+from monitoring import prometheus_rule
 
 
 def cli() -> str:
@@ -118,13 +119,15 @@ def agreement() -> str:
 
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
-    "metrics.md": as_markdown,
-    "cli.md": cli,
-    "agreement.md": agreement,
-    "verify.md": verified.page,
-    "cadvisor.md": cadvisor_page.page,
-    "why-numbers-differ.md": wrong_ways.page,
+    "docs/metrics.md": as_markdown,
+    "docs/cli.md": cli,
+    "docs/agreement.md": agreement,
+    "docs/verify.md": verified.page,
+    "docs/cadvisor.md": cadvisor_page.page,
+    "docs/why-numbers-differ.md": wrong_ways.page,
+    str(prometheus_rule.WRITTEN.relative_to(ROOT)): prometheus_rule.text,
 }
+"""By their paths in the repository."""
 
 
 def main() -> int:
@@ -134,17 +137,17 @@ def main() -> int:
     arguments = parser.parse_args()
     stale = False
     for name, generate in DOCUMENTS.items():
-        path, text = ROOT / "docs" / name, generate()
+        path, text = ROOT / name, generate()
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         if old == text:
             continue
         if not arguments.check:
             path.write_text(text, encoding="utf-8")
-            print(f"written: docs/{name}")
+            print(f"written: {name}")
             continue
         stale = True
         sys.stdout.writelines(
-            difflib.unified_diff(old.splitlines(True), text.splitlines(True), f"docs/{name}", "what the code gives")
+            difflib.unified_diff(old.splitlines(True), text.splitlines(True), name, "what the code gives")
         )
     if stale:
         print("\nThe generated documents are not current: `make docs` writes them anew.")

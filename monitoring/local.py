@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -157,10 +157,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tempfile.TemporaryDirectory(prefix="podtally-prometheus-") as folder,
             prometheus(Path(folder), configuration({node: chosen.listen}), chosen.prometheus) as server,
         ):
-            _tell(chosen.listen, f"http://{chosen.prometheus}")
-            while collector.poll() is None and server.poll() is None:
+
+            def alive() -> bool:
+                return collector.poll() is None and server.poll() is None
+
+            _tell(chosen.listen, f"http://{chosen.prometheus}", alive)
+            while alive():
                 time.sleep(0.5)
-            print("the collector or Prometheus has ended", file=sys.stderr)
+            who = "Prometheus" if collector.poll() is None else "the collector"
+            print(f"{who} has ended, and so does the rest", file=sys.stderr)
             return 1
     except LocalError as error:
         print(error, file=sys.stderr)
@@ -183,9 +188,11 @@ def _node_of(collector: subprocess.Popen[bytes], listen: str) -> str:
     raise LocalError(f"the collector does not serve at {listen}")
 
 
-def _tell(listen: str, url: str) -> None:
+def _tell(listen: str, url: str, alive: Callable[[], bool]) -> None:
     """Say where to look and what to ask, once the first numbers are there."""
     while not query(url, "pod_cpu_usage_cores"):
+        if not alive():
+            return
         time.sleep(0.5)
     print(f"The collector: http://{listen}/   Prometheus: {url}/   Ctrl-C ends both, and nothing is kept.")
     for what, expression in TRY:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,6 +18,7 @@ import yaml
 from collector import __version__
 from collector.flags import FLAGS, build_parser, resolve
 from collector.server.webconfig import parse
+from tests.manifests import Manifest, kustomize, needs_kubectl, only
 
 REPO = Path(__file__).resolve().parents[2]
 DAEMONSET = REPO / "daemonset"
@@ -37,7 +37,6 @@ BUILDS = (".", "base", *OVERLAYS)
 METRICS_API = "overlays/source-metrics-api"
 """One pod in a namespace: not made of the base, and so not among the builds that are."""
 
-Manifest = dict[str, Any]  # a Kubernetes object as YAML has it
 Rule = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # API groups, resources, verbs
 
 BASE_RULES: list[Rule] = [
@@ -90,32 +89,13 @@ README = DAEMONSET / "README.md"
 METRICS_SERVER = REPO / "docs" / "metrics-server.md"
 BASE_KINDS = ["ClusterRole", "ClusterRoleBinding", "DaemonSet", "Namespace", "Service", "ServiceAccount"]
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl is not installed, and it is what builds these manifests."
-)
-
-
-def kustomize(directory: Path) -> list[Manifest]:
-    """All objects that `kubectl kustomize` makes of a directory."""
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(directory)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, f"kubectl warns: {done.stderr}"
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+pytestmark = needs_kubectl
 
 
 @cache
 def build(name: str) -> tuple[Manifest, ...]:
     """The objects of one directory below daemonset/, built once for all tests."""
     return tuple(kustomize(DAEMONSET / name))
-
-
-def only(kind: str, objects: tuple[Manifest, ...] | list[Manifest]) -> Manifest:
-    """The one object of a kind."""
-    found = [thing for thing in objects if thing["kind"] == kind]
-    assert len(found) == 1, f"{len(found)} objects of kind {kind}"
-    return found[0]
 
 
 def pod_of(objects: tuple[Manifest, ...] | list[Manifest]) -> Manifest:

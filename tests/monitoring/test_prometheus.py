@@ -1,0 +1,160 @@
+"""The shipped configuration, but for how targets are found, in a real Prometheus over a replay of a real node."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from monitoring import local
+from tests.helpers import DEADLINE_SECONDS, families, started, wait_until
+from tests.monitoring.test_rules import rules
+from tests.support import FIXTURES
+from tests.test_dashboards import free_port
+
+RECORDING = FIXTURES / "systemd-containerd.tar.zst"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
+)
+
+
+class Stack(NamedTuple):
+    """A Prometheus and the collector that it scrapes."""
+
+    url: str
+    collector: str
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The result of an expression now."""
+        return local.query(self.url, expression)
+
+    def page(self) -> str:
+        """What the collector exports now."""
+        with urllib.request.urlopen(f"{self.collector}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def get(self, path: str) -> Any:
+        """The data of Prometheus' API at a path."""
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}", timeout=10) as answer:
+            return json.load(answer)["data"]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Both, with rates and rules evaluated once at least."""
+    listen = f"127.0.0.1:{free_port()}"
+    with started("replay", RECORDING, "--loop", "--speed", "10", "--listen", "127.0.0.1:0") as replay:
+        address = urllib.parse.urlsplit(replay.url).netloc
+        config = local.configuration({"node1": address}, scrape_interval="1s", scrape_timeout="1s")
+        for job in config["scrape_configs"]:
+            assert "scrape_interval" not in job
+        with local.prometheus(tmp_path_factory.mktemp("prometheus"), config, listen):
+            found = Stack(f"http://{listen}", replay.url)
+            wait_until(lambda: bool(found.query("namespace_workload:pod_cpu_usage_cores:sum")))
+            yield found
+
+
+def test_series_have_the_pods_labels_and_the_nodes_name(stack: Stack) -> None:
+    """Namespace and pod are the sample's own; job, instance and node are the target's; nothing is renamed."""
+    found = [one["metric"] for one in stack.query("last_over_time(pod_memory_usage_bytes[10m])")]
+    [family] = [one for one in families(stack.page(), openmetrics=False) if one.name == "pod_memory_usage_bytes"]
+    assert {(one["namespace"], one["pod"]) for one in found} >= {
+        (sample.labels["namespace"], sample.labels["pod"]) for sample in family.samples
+    }
+    for labels in found:
+        assert labels.keys() - {"__name__"} == {"namespace", "pod", "job", "instance", "node"}
+        assert (labels["job"], labels["instance"], labels["node"]) == ("podtally", "node1", "node1")
+    renamed = [name for name in stack.get("labels") if name.startswith("exported_")]
+    assert renamed == []
+
+
+def test_the_target_is_the_node(stack: Stack) -> None:
+    """`up` outlives a collector's pod: it has no address in it."""
+    [up] = stack.query("up")
+    assert up["metric"] == {"__name__": "up", "job": "podtally", "instance": "node1", "node": "node1"}
+    assert up["value"][1] == "1"
+
+
+def test_every_rule_evaluates(stack: Stack) -> None:
+    """Prometheus has all rules loaded, and each is evaluated without an error or a warning."""
+
+    def evaluated() -> list[dict[str, Any]]:
+        return [rule for group in stack.get("rules")["groups"] for rule in group["rules"]]
+
+    # The last group's turn comes within its 15 s.
+    end = time.monotonic() + DEADLINE_SECONDS
+    while any(rule["health"] == "unknown" for rule in evaluated()) and time.monotonic() < end:
+        time.sleep(0.25)
+    found = evaluated()
+    assert [rule["name"] for rule in found] == [rule.get("alert") or rule["record"] for rule in rules()]
+    assert [(rule["name"], rule.get("lastError")) for rule in found if rule["health"] != "ok"] == []
+
+
+def test_recorded_sums_are_the_sums(stack: Stack) -> None:
+    """Over all namespaces and over all workloads the recorded sums add up to the pods', at one moment."""
+    for name in ("pod_cpu_usage_cores", "pod_memory_usage_bytes"):
+        at = str(float(stack.query(f"timestamp(sum(namespace:{name}:sum))")[0]["value"][0]))
+        whole, *sums = (
+            float(local.query(stack.url, expression, time=at)[0]["value"][1])
+            for expression in (
+                f"sum({name})",
+                f"sum(sum by (namespace) ({name}))",
+                f"sum(sum by (namespace, workload_kind, workload_name)"
+                f" ({name} * on (instance, namespace, pod) group_left (workload_kind, workload_name) pod_info))",
+            )
+        )
+        assert sums == pytest.approx([whole, whole])
+        kept = {one["metric"].get("workload_name") for one in stack.query(f"namespace_workload:{name}:sum")}
+        assert {"churn", None} <= kept
+
+
+def test_nothing_fires_that_is_not_so(stack: Stack) -> None:
+    """On a collector that works no alert on itself fires."""
+    firing = [one["labels"]["alertname"] for one in stack.get("alerts")["alerts"] if one["state"] == "firing"]
+    assert [name for name in firing if name.startswith("Podtally")] == []
+
+
+def test_k6_can_write(stack: Stack) -> None:
+    """The receiver of remote writes is there: what is no write is refused by it, not for want of it."""
+    request = urllib.request.Request(f"{stack.url}/api/v1/write", data=b"no snappy", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    with refused.value as answer:
+        assert answer.code == 400
+
+
+def test_the_lines_held_ready_are_right(tmp_path: Path) -> None:
+    """The commented lines of prometheus.yml, once uncommented, are a configuration that promtool takes."""
+    shipped = local.CONFIGURATION.read_text(encoding="utf-8")
+    text = re.sub(r"^( *)# ((?:- job|alerting|  ).*)$", r"\1\2", shipped, flags=re.MULTILINE)
+    config = yaml.safe_load(text)
+    assert [job["job_name"] for job in config["scrape_configs"]] == ["podtally", "cadvisor"]
+    assert config["alerting"]["alertmanagers"]
+    shared = [(job["kubernetes_sd_configs"], job["relabel_configs"]) for job in config["scrape_configs"]]
+    assert shared[0] == shared[1]
+    for job in config["scrape_configs"]:
+        # Debian builds Prometheus without discovery in Kubernetes.
+        del job["kubernetes_sd_configs"]
+    config["rule_files"] = [str(local.CONFIGURATION.parent / pattern) for pattern in config["rule_files"]]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    checked = subprocess.run(
+        ["promtool", "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert "2 rule files found" in checked.stdout
