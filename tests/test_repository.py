@@ -111,7 +111,9 @@ def test_ci_calls_the_readmes_test_command() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("make test")
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "name", ["README.md", "loadtest/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     """Each relative link of a document names a file that is there."""
     folder = (ROOT / name).parent

@@ -128,6 +128,17 @@ def test_a_wrong_setting_is_named(variable: str, value: str, said: str) -> None:
     assert done.stderr.startswith(said)
 
 
+def test_the_readme_has_the_profiles_and_variables() -> None:
+    """Each profile's row has its minutes, and each variable of the table is one that the scripts or the Job read."""
+    readme = (LOADTEST / "README.md").read_text(encoding="utf-8")
+    for profile, (_, _, duration) in STATED.items():
+        assert re.search(rf"^\| `{profile}` \| [^|]+ \| {duration.split('m')[0]} min \|", readme, re.MULTILINE), profile
+    read = (LOADTEST / "k6/settings.js").read_text(encoding="utf-8")
+    variables = re.findall(r"^\| `([A-Z_]+)` \|", readme, re.MULTILINE)
+    assert len(variables) == 7
+    assert {name for name in variables if name not in read} == {"PROMETHEUS_URL"}
+
+
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
