@@ -39,14 +39,16 @@ test: $(VENV)/dev ## everything: format, lint, types, tests, generated docs, man
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/python -m monitoring.dashboards.generate --check
 	$(BIN)/python tests/fixtures/make_layouts.py --check
 
 format: $(VENV)/dev ## mend what `make test` says of format and lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/dev ## write the generated documents and golden files anew
+docs: $(VENV)/dev ## write the generated documents, golden files and dashboards anew
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m monitoring.dashboards.generate
 
 bench: $(VENV)/dev ## measure cost per tick and per scrape, beside a plain C loop; writes docs/bench.md
 	$(BIN)/python -m bench.run

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -116,6 +117,13 @@ def _written(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     return Certificate(context, str(ca_file))
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 # --- peers ----------------------------------------------------------------------------------------------------------

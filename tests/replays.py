@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker
 from collector.history import History
 from collector.loop import Collector
 from collector.model import SourceName, Tally
-from collector.sources.recording import RecordedAnswers, RecordedTree
+from collector.parity.cadvisor import partitions
+from collector.parity.resource import parse
+from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree, Recording
+from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree
 from collector.upstream.collect import KINDS, UpstreamCollector
-from tests.support import recording
+from tests.support import collector_over, recording
 
 
 def replayed(name: str, needs: Needs = EVERYTHING) -> Collector:
@@ -43,3 +50,53 @@ def replayed_upstream(name: str, source: SourceName, *, stale_after: float = 120
 def last_tally(name: str) -> Tally:
     """The tally of a fixture's last frame."""
     return list(replayed(name).tallies())[-1]
+
+
+# --- recordings made of recordings ------------------------------------------------------------------------------------
+
+_COLUMNS = {
+    "receive_bytes": 0,
+    "receive_packets": 1,
+    "receive_errors": 2,
+    "receive_packets_dropped": 3,
+    "transmit_bytes": 8,
+    "transmit_packets": 9,
+    "transmit_errors": 10,
+    "transmit_packets_dropped": 11,
+}
+_PAGE = "kubelet/metrics_cadvisor.txt"
+
+
+def completed(recorded: Recording) -> Recording:
+    """The recording with the files of /proc that it lacks, made of the kubelet's own page: the name of its disk, and
+    the interfaces of each sandbox and of the node.
+    """
+    return replace(recorded, frames=[_completed(frame) for frame in recorded.frames])
+
+
+def _completed(frame: RecordedFrame) -> RecordedFrame:
+    page = next(one.body for one in frame.answers if one.name == _PAGE and one.body).decode()
+    counters: dict[str, dict[str, list[int]]] = defaultdict(dict)
+    for sample in parse(page):
+        found = re.fullmatch(r"container_network_(\w+)_total", sample.key.name)
+        if found:
+            labels = dict(sample.key.labels)
+            counters[labels["id"]].setdefault(labels["interface"], [0] * 16)[_COLUMNS[found[1]]] = int(sample.value)
+    proc = dict(frame.proc) | {"partitions": partitions(page)}
+    for of, interfaces in counters.items():
+        process = "1" if of == "/" else frame.files.get(f"{of[1:]}/cgroup.procs", b"").decode().strip()
+        lines = "".join(f"{name}: {' '.join(map(str, numbers))}\n" for name, numbers in interfaces.items())
+        if process:
+            proc[f"{process}/net/dev"] = f"Inter-| Receive | Transmit\n face |bytes |bytes\n{lines}".encode()
+    return replace(frame, proc=proc)
+
+
+def write(recorded: Recording, out: Path) -> Path:
+    """A recording as ``record`` writes it, of one in memory."""
+    tree = RecordedTree(recorded)
+    with RecordingWriter(str(out), recorded.meta) as writer:
+        tee = TeeTree(tree, writer)
+        for _ in collector_over(tee, TeeAnswers(RecordedAnswers(tree), tee)).tallies():
+            pass
+        tee.flush()
+    return out

@@ -9,28 +9,23 @@ import json
 import math
 import re
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from collector.parity.cadvisor import partitions
-from collector.parity.resource import parse
-from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree, Recording
-from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree
-from tests.helpers import served_in_thread, started
-from tests.support import CAPTURED, collector_over, recording
+from collector.sources.recording import Recording
+from tests.helpers import free_port, served_in_thread, started
+from tests.replays import completed, write
+from tests.support import CAPTURED, recording
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
@@ -42,54 +37,6 @@ DEADLINE_SECONDS = 120.0
 """How long the boards are waited for; on an idle machine they take some five seconds."""
 
 # --- what is scraped ------------------------------------------------------------------------------------------------
-
-_COLUMNS = {
-    "receive_bytes": 0,
-    "receive_packets": 1,
-    "receive_errors": 2,
-    "receive_packets_dropped": 3,
-    "transmit_bytes": 8,
-    "transmit_packets": 9,
-    "transmit_errors": 10,
-    "transmit_packets_dropped": 11,
-}
-_PAGE = "kubelet/metrics_cadvisor.txt"
-
-
-def completed(recorded: Recording) -> Recording:
-    """The recording with the files of /proc that it lacks, made of the kubelet's own page: the name of its disk, and
-    the interfaces of each sandbox and of the node.
-    """
-    return replace(recorded, frames=[_completed(frame) for frame in recorded.frames])
-
-
-def _completed(frame: RecordedFrame) -> RecordedFrame:
-    page = next(one.body for one in frame.answers if one.name == _PAGE and one.body).decode()
-    counters: dict[str, dict[str, list[int]]] = defaultdict(dict)
-    for sample in parse(page):
-        found = re.fullmatch(r"container_network_(\w+)_total", sample.key.name)
-        if found:
-            labels = dict(sample.key.labels)
-            counters[labels["id"]].setdefault(labels["interface"], [0] * 16)[_COLUMNS[found[1]]] = int(sample.value)
-    proc = dict(frame.proc) | {"partitions": partitions(page)}
-    for of, interfaces in counters.items():
-        process = "1" if of == "/" else frame.files.get(f"{of[1:]}/cgroup.procs", b"").decode().strip()
-        lines = "".join(f"{name}: {' '.join(map(str, numbers))}\n" for name, numbers in interfaces.items())
-        if process:
-            proc[f"{process}/net/dev"] = f"Inter-| Receive | Transmit\n face |bytes |bytes\n{lines}".encode()
-    return replace(frame, proc=proc)
-
-
-def write(recorded: Recording, out: Path) -> Path:
-    """A recording as ``record`` writes it, of one in memory."""
-    tree = RecordedTree(recorded)
-    with RecordingWriter(str(out), recorded.meta) as writer:
-        tee = TeeTree(tree, writer)
-        for _ in collector_over(tee, TeeAnswers(RecordedAnswers(tree), tee)).tallies():
-            pass
-        tee.flush()
-    return out
-
 
 _SUFFIXES = {"m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
 
@@ -222,13 +169,6 @@ def node_board(node: str) -> dict[str, str]:
 
 
 # --- Prometheus -----------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def query(url: str, expression: str) -> list[float]:

@@ -1,0 +1,140 @@
+"""The dashboards on a real Prometheus with the shipped configuration: every query and every variable has data."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.monitoring.grafana import NAMES, chosen, filled, instant, marks, options, panels, variables
+from tests.monitoring.social import NAMESPACE, SERVICES
+from tests.monitoring.stage import PLAIN, stage
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
+)
+
+DEADLINE_SECONDS = 90.0
+"""How long data is waited for; two scrapes 5 s apart and a rate of the collector's own take some 20 s."""
+
+PODS = (("team-b", "burner"), ("team-c", "pagecache"), ("team-b", "crasher"))
+"""No pod of the recording has a CPU limit, a disk and a container that ends: the last two panels have these."""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus that has scraped for as long as a rate needs."""
+    with stage(tmp_path_factory.mktemp("stage")) as url:
+        rate = f'rate(pod_cgroup_cpu_usage_seconds_total{{namespace="{NAMESPACE}"}}[20s])'
+        until = time.monotonic() + DEADLINE_SECONDS
+        for expression in (
+            f'pod_cpu_usage_cores{{job="{PLAIN}"}}',
+            f'pod_cpu_usage_cores{{namespace="{NAMESPACE}"}}',
+            rate,
+        ):
+            while not instant(url, expression) and time.monotonic() < until:
+                time.sleep(0.5)
+        yield url
+
+
+def assignments(url: str, name: str) -> list[dict[str, str]]:
+    """The variables' values with which a dashboard is looked at."""
+    if name == "pod":
+        return [chosen(url, name, namespace=namespace, pod=pod) for namespace, pod in PODS]
+    if name == "application":
+        return [chosen(url, name, namespace=namespace) for namespace in (NAMESPACE, "team-b", "team-c")]
+    return [chosen(url, name)]
+
+
+def has_number(url: str, expression: str) -> bool:
+    """Whether a query has a number."""
+    return any(math.isfinite(float(one["value"][1])) for one in instant(url, expression))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_target_has_data(url: str, name: str) -> None:
+    """With one of the assignments, within the deadline: each target of each panel, folded away or not."""
+    asked = {
+        (panel.title, expression): [filled(expression, values) for values in assignments(url, name)]
+        for panel in panels(name)
+        for expression in panel.expressions
+    }
+    missing = set(asked)
+    until = time.monotonic() + DEADLINE_SECONDS
+    while missing and time.monotonic() < until:
+        missing = {one for one in missing if not any(has_number(url, text) for text in asked[one])}
+        if missing:
+            time.sleep(1)
+
+    assert missing == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_variable_offers_something(url: str, name: str) -> None:
+    """As Grafana's data source asks for it, those above it having the values that they have at first."""
+    values = chosen(url, name)
+
+    assert [one["name"] for one in variables(name) if not options(url, one, values)] == []
+
+
+@pytest.mark.parametrize("name", ["application", "pod"])
+def test_every_annotation_has_data(url: str, name: str) -> None:
+    """A run of k6 and the starts of containers; a start is a time of the last days, in milliseconds."""
+    values = assignments(url, name)[0]
+    for one in marks(name):
+        found = [float(series["value"][1]) for series in instant(url, filled(one["expr"], values))]
+        assert found, one["name"]
+        if one["useValueForTime"]:
+            assert all(abs(time.time() - value / 1000) < 10 * 365 * 86400 for value in found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_feature_a_panel_has_data_or_says_why(url: str, name: str) -> None:
+    """Of a kernel without pressure files and memory.peak, pods without limits, and nothing but /metrics scraped."""
+    values = chosen(url, name, job=PLAIN, namespace="team-a")
+    if name == "pod":
+        values |= {"pod": next(one for one in options(url, variables(name)[-1], values) if one.startswith("whole"))}
+    empty = [
+        panel.title
+        for panel in panels(name)
+        if not panel.folded
+        and not panel.says_when_absent
+        and not any(instant(url, filled(expression, values)) for expression in panel.expressions)
+    ]
+
+    assert empty == []
+
+
+def test_the_social_networks_services_show_without_editing(url: str) -> None:
+    """All twelve, each under its name, by the dashboard's variables as they are at first: CPU and memory.
+
+    Six of the pods are real and named so; the others are made of these (:mod:`tests.monitoring.social`).
+    """
+    values = chosen(url, "application", namespace=NAMESPACE)
+    shown = {panel.title: panel.expressions[0] for panel in panels("application")}
+
+    for title in ("CPU by service", "Memory by service", "Replicas", "Services, over the time shown"):
+        found = instant(url, filled(shown[title], values))
+        assert sorted(one["metric"]["service"] for one in found) == list(SERVICES), title
+
+
+@pytest.mark.parametrize("label", ["workload_name", "label_app", "label_service"])
+def test_services_may_be_named_by_a_pod_label(url: str, label: str) -> None:
+    """Those that --pod-labels exports are offered, and name the same twelve."""
+    by = next(one for one in variables("application") if one["name"] == "by")
+    values = chosen(url, "application", namespace=NAMESPACE, by=label)
+    cpu = next(panel.expressions[0] for panel in panels("application") if panel.title == "CPU by service")
+
+    assert label in options(url, by, values)
+    assert sorted(one["metric"]["service"] for one in instant(url, filled(cpu, values))) == list(SERVICES)
+
+
+def test_a_pod_without_a_workload_stands_for_itself(url: str) -> None:
+    """Bare pods are not left out of their namespace."""
+    values = chosen(url, "application", namespace="team-b")
+    cpu = next(panel.expressions[0] for panel in panels("application") if panel.title == "CPU by service")
+
+    assert {"burner", "sidecar"} <= {one["metric"]["service"] for one in instant(url, filled(cpu, values))}
