@@ -18,10 +18,9 @@ import pytest
 import yaml
 
 from monitoring import local
-from tests.helpers import DEADLINE_SECONDS, families, started, wait_until
+from tests.helpers import DEADLINE_SECONDS, families, free_port, started, wait_until
 from tests.monitoring.test_rules import rules
 from tests.support import FIXTURES
-from tests.test_dashboards import free_port
 
 RECORDING = FIXTURES / "systemd-containerd.tar.zst"
 
