@@ -1,4 +1,4 @@
-"""What is built once and kept: Kubernetes' programs by Go, the node's disk by mmdebstrap, the images."""
+"""What is built once and kept: Kubernetes' programs and Prometheus by Go, the node's disk by mmdebstrap, the images."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tests.e2e.layout import BASE_DISK, BIN, CACHE, HERE, IMAGE_DISK, IMAGES, PK
 from tests.e2e.processes import E2EError, need
 
 TOOLS = HERE / "tools"
+PROMETHEUS_MODULE = TOOLS / "prometheus"
+"""A module of its own: it asks for other versions of Kubernetes' libraries than Kubernetes' programs do."""
 GUEST_SUITE = "forky"
 """Debian's testing: containerd 2.1, which a kubelet of 1.36 asks for."""
 GUEST_PACKAGES = (
@@ -36,6 +38,7 @@ PROGRAMS = {
 }
 BUSYBOX_IMAGE = "localhost/busybox:e2e"
 PAUSE_IMAGE = "localhost/pause:e2e"
+PROMETHEUS_IMAGE = "localhost/prometheus:e2e"
 COLLECTOR_IMAGE = "localhost/podtally:test"
 """The name under which tests/image/build.sh keeps it."""
 _OCI = "application/vnd.oci.image"
@@ -75,6 +78,35 @@ def programs() -> None:
                 f"go could not build {name} (is its module registry reached?):\n{done.stderr.strip()[-2000:]}"
             )
     (BIN / ".digest").write_text(digest)
+
+
+def prometheus() -> None:
+    """Prometheus of the release that monitoring/ names, and its promtool: Debian's has no discovery in Kubernetes."""
+    made = [BIN / name for name in ("prometheus", "promtool")]
+    text = (PROMETHEUS_MODULE / "go.mod").read_text()
+    digest = _digest(text.encode(), (PROMETHEUS_MODULE / "go.sum").read_bytes())
+    if _made_from(BIN / ".prometheus", digest, *made):
+        return
+    need("go", package_hint="install Go 1.26 or newer; it builds Prometheus from its modules.")
+    module = "github.com/prometheus/prometheus"
+    release = re.search(rf"^\s*{module} v0\.(\d)(\d\d)\.(\d+)", text, re.MULTILINE)
+    assert release is not None, "go.mod names the release: v0.313.5 is 3.13.5"
+    flags = f"-s -w -X github.com/prometheus/common/version.Version={release[1]}.{int(release[2])}.{release[3]}"
+    tags = "remove_all_sd,enable_kubernetes_sd"  # the other kinds of discovery are half of its size
+    command = ["go", "build", "-trimpath", "-tags", tags, "-ldflags", flags, "-o", str(BIN)]
+    done = subprocess.run(
+        [*command, *(f"{module}/cmd/{file.name}" for file in made)],
+        cwd=PROMETHEUS_MODULE,
+        env={**os.environ, "CGO_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise E2EError(
+            f"go could not build Prometheus (is its module registry reached?):\n{done.stderr.strip()[-2000:]}"
+        )
+    (BIN / ".prometheus").write_text(digest)
 
 
 def disk() -> None:
@@ -168,7 +200,7 @@ def _older_kernel() -> None:
 
 
 def images() -> None:
-    """Archives of the images: the sandbox's, busybox, and the project's own from its Dockerfile."""
+    """Archives of the images: the sandbox's, busybox, Prometheus, and the project's own from its Dockerfile."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     busybox = IMAGES / "busybox.tar"
     if not busybox.exists():
@@ -181,6 +213,11 @@ def images() -> None:
         need("gcc", package_hint="apt-get install gcc libc6-dev")
         _run("gcc", "-Os", "-static", "-s", "-o", str(IMAGES / "pause"), str(HERE / "images" / "pause.c"))
         _archive(pause, PAUSE_IMAGE, ["/pause"], {"pause": (IMAGES / "pause").read_bytes()}, {})
+    archive, digest = IMAGES / "prometheus.tar", (BIN / ".prometheus").read_text()
+    if not _made_from(IMAGES / ".prometheus", digest, archive):
+        program = (BIN / "prometheus").read_bytes()
+        _archive(archive, PROMETHEUS_IMAGE, ["/bin/prometheus"], {"bin/prometheus": program}, {})
+        (IMAGES / ".prometheus").write_text(digest)
     _collector_image()
 
 
@@ -281,7 +318,7 @@ def image_disk() -> None:
     """The images in a disk of the node's, put there by the node's own containerd, run here for a moment: unpacking them
     in emulation takes minutes.
     """
-    names = ("pause", "busybox", "podtally")
+    names = ("pause", "busybox", "podtally", "prometheus")
     parts = [(CACHE / ".disk").read_bytes(), (IMAGES / ".podtally").read_bytes()]
     digest = _digest(*parts, *(str((IMAGES / f"{name}.tar").stat().st_mtime_ns).encode() for name in names))
     if _made_from(CACHE / ".image-disk", digest, IMAGE_DISK):

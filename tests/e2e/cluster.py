@@ -110,6 +110,7 @@ def prepare() -> None:
     need("ip", "qemu-system-x86_64", "qemu-img", package_hint="apt-get install iproute2 qemu-system-x86 qemu-utils")
     for what, make in (
         ("programs of Kubernetes", build.programs),
+        ("Prometheus", build.prometheus),
         ("the node's disk", build.disk),
         ("images", build.images),
         ("images in a disk of the node's", build.image_disk),

@@ -1,4 +1,4 @@
-"""A second metrics-server that reads podtally's page in place of the kubelet's. Runs last: it redeploys."""
+"""A second metrics-server that reads podtally's page in place of the kubelet's. Runs late: it redeploys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def over_tls() -> Iterator[None]:
     stop("metrics-server-2")
     _serve(METRICS_SERVER_PORT)
     kubectl("delete", "-k", str(HERE / "manifests" / "podtally-tls"), "--wait=true")
-    kubectl("apply", "-k", str(HERE / "manifests" / "podtally"))  # nobody waits for it: this runs last
+    kubectl("apply", "-k", str(HERE / "manifests" / "podtally"))  # what runs after this waits for it
 
 
 def _serve(port: int) -> None:
