@@ -21,9 +21,8 @@ from collector.metrics.native import NativeExposition, Selection
 from collector.model import Instant
 from collector.sources.recording import RecordedAnswers, RecordedTree, Recording
 from monitoring import local
-from tests.helpers import REPO, families
+from tests.helpers import REPO, families, free_port
 from tests.support import FIXTURES, collector_over, recording
-from tests.test_dashboards import free_port
 
 REAL = "systemd-containerd.tar.zst"
 

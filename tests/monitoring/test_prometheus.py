@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from monitoring import local
-from tests.helpers import DEADLINE_SECONDS, families, free_port, started, wait_until
+from tests.helpers import DEADLINE_SECONDS, REPO, families, free_port, started, wait_until
 from tests.monitoring.test_rules import rules
 from tests.support import FIXTURES
 
@@ -70,7 +70,9 @@ def test_series_have_the_pods_labels_and_the_nodes_name(stack: Stack) -> None:
     found = [one["metric"] for one in stack.query("last_over_time(pod_memory_usage_bytes[10m])")]
     [family] = [one for one in families(stack.page(), openmetrics=False) if one.name == "pod_memory_usage_bytes"]
     assert {(one["namespace"], one["pod"]) for one in found} >= {
-        (sample.labels["namespace"], sample.labels["pod"]) for sample in family.samples
+        (sample.labels["namespace"], sample.labels["pod"])
+        for sample in family.samples
+        if not sample.labels["pod"].startswith(("churn", "newcomer"))  # these come and go
     }
     for labels in found:
         assert labels.keys() - {"__name__"} == {"namespace", "pod", "job", "instance", "node"}
@@ -116,7 +118,18 @@ def test_recorded_sums_are_the_sums(stack: Stack) -> None:
         )
         assert sums == pytest.approx([whole, whole])
         kept = {one["metric"].get("workload_name") for one in stack.query(f"namespace_workload:{name}:sum")}
-        assert {"churn", None} <= kept
+        assert None in kept, "pods that no workload made"
+
+
+def test_the_quickstarts_first_queries_are_answered(stack: Stack) -> None:
+    """Each curl of the page, at this Prometheus' address, prints a result that is not empty."""
+    page = (REPO / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^curl -s 127\.0\.0\.1:9090/(\S+) --data-urlencode '([^']+)'$", page, re.MULTILINE)
+    assert len(commands) == 3
+    for path, form in commands:
+        data = urllib.parse.urlencode([tuple(form.split("=", 1))]).encode()
+        with urllib.request.urlopen(f"{stack.url}/{path}", data=data, timeout=10) as answer:
+            assert json.load(answer)["data"]["result"], form
 
 
 def test_nothing_fires_that_is_not_so(stack: Stack) -> None:
