@@ -45,6 +45,7 @@ from collector.terminal import progress
 # Memory of a DaemonSet is paid for on every node.
 if TYPE_CHECKING:
     from collector import top, verify
+    from collector.loadtest.model import Report
     from collector.parity.verification import Verification
     from collector.server.access import Access
     from collector.server.reviews import Reviews
@@ -913,6 +914,69 @@ def _metrics(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _loadtest_run(arguments: argparse.Namespace) -> int:
+    from datetime import datetime, timezone
+
+    from collector.loadtest import job, run
+    from collector.loadtest.kubectl import Kubectl
+    from collector.loadtest.prometheus import OverHttp, Prometheus, ThroughKubectl
+
+    profile = arguments.profile
+    folder = os.path.join(arguments.jobs, profile)
+    if not os.path.isfile(os.path.join(folder, "kustomization.yaml")):
+        raise UsageError(_no_such_profile(arguments.jobs, profile))
+    testid = job.testid(profile, datetime.now(timezone.utc).strftime("%Y%m%dt%H%M%Sz"))
+    told = {"TARGET": arguments.target, "SCALE": None if arguments.scale is None else f"{arguments.scale:g}"}
+    out = arguments.out or os.path.join("loadtest-results", testid)
+    plan = run.Plan(
+        profile=profile,
+        folder=folder,
+        out=out,
+        testid=testid,
+        namespaces=flags.namespaces(arguments),
+        before_seconds=arguments.before,
+        after_seconds=arguments.after,
+        start_seconds=arguments.start_timeout,
+        told={name: value for name, value in told.items() if value},
+    )
+    kubectl = Kubectl(kubeconfig=arguments.kubeconfig, context=arguments.context)
+    prometheus: Prometheus = (
+        OverHttp(arguments.prometheus_url)
+        if arguments.prometheus_url
+        else ThroughKubectl(kubectl, arguments.prometheus_service)
+    )
+    return _tell_report(run.run(plan, kubectl, prometheus), out)
+
+
+def _no_such_profile(jobs: str, profile: str) -> str:
+    try:
+        there = sorted(
+            one.name
+            for one in os.scandir(jobs)
+            if one.name != "base" and os.path.isfile(os.path.join(one.path, "kustomization.yaml"))
+        )
+    except OSError:
+        there = []
+    if not there:
+        return f"{jobs} has no profiles: run this in podtally's repository, or give --jobs DIR"
+    return f"{jobs} has no profile {profile}: there are {', '.join(there)}"
+
+
+def _loadtest_report(arguments: argparse.Namespace) -> int:
+    from collector.loadtest.folder import Folder
+
+    return _tell_report(Folder(arguments.folder).report(), arguments.folder)
+
+
+def _tell_report(report: Report, folder: str) -> int:
+    """Print the verdict, and where all of it is; the exit status."""
+    from collector.loadtest import telling
+    from collector.loadtest.folder import HTML
+
+    sys.stdout.write("\n".join((*telling.brief(report), "", f"  {os.path.join(folder, HTML)}", "")))
+    return telling.EXIT[report.outcome]
+
+
 _COMMANDS = {
     "serve": _serve,
     "replay": _replay,
@@ -921,4 +985,6 @@ _COMMANDS = {
     "verify": _verify,
     "doctor": _doctor,
     "metrics": _metrics,
+    "loadtest run": _loadtest_run,
+    "loadtest report": _loadtest_report,
 }

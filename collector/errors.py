@@ -14,7 +14,8 @@
     ├── EndOfRecording                a recording has no further frame: stop replaying
     └── UsageError                    the user's input is wrong: one sentence on stderr, exit 2
         ├── RecordingError            ... because a recording is damaged, unsafe or not one
-        └── UnsupportedNode           ... because the node has no cgroup v2 that podtally can read
+        ├── UnsupportedNode           ... because the node has no cgroup v2 that podtally can read
+        └── ClusterError              ... because the cluster, or Prometheus in it, cannot be asked or refuses
 
 ``reason`` is the value of the ``reason`` label of ``podtally_read_errors_total``.
 """
@@ -117,6 +118,12 @@ class UnsupportedNode(UsageError):
     """The node has no cgroup v2 tree that podtally can read."""
 
     reason: ClassVar[str] = "node"
+
+
+class ClusterError(UsageError):
+    """The cluster, or Prometheus in it, cannot be asked or refuses: no kubectl, no right, no answer."""
+
+    reason: ClassVar[str] = "cluster"
 
 
 _DENIED = frozenset({_errno.EACCES, _errno.EPERM})

@@ -143,7 +143,8 @@ _WITH_SOURCE = ("serve", "replay", "doctor")
 _CGROUP: tuple[SourceName, ...] = ("cgroup",)
 _OF_A_NODE: tuple[SourceName, ...] = ("cgroup", "summary")
 _UPSTREAM: tuple[SourceName, ...] = ("summary", "metrics-api")
-_ALL = ("serve", "replay", "record", "top", "verify", "doctor", "metrics")
+_RUN = ("loadtest run",)
+_ALL = ("serve", "replay", "record", "top", "verify", "doctor", "metrics", "loadtest run", "loadtest report")
 _KUBELET_CA = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
 FLAGS: tuple[Flag, ...] = (
@@ -432,12 +433,89 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         name="kubeconfig",
         kind="text",
-        commands=("verify",),
+        commands=("verify", *_RUN),
         metavar="FILE",
         help="compare from elsewhere than the node: the API server of this kubeconfig leads to podtally's pods and to"
         " the kubelets; with --url to the latter alone",
+        helps=dict.fromkeys(_RUN, "the kubeconfig that kubectl is to use; its own choice if not given"),
     ),
-    Flag(name="context", kind="text", commands=("verify",), metavar="NAME", help="context of --kubeconfig"),
+    Flag(
+        name="context",
+        kind="text",
+        commands=("verify", *_RUN),
+        metavar="NAME",
+        help="context of --kubeconfig",
+        helps=dict.fromkeys(_RUN, "the context that kubectl is to use"),
+    ),
+    Flag(
+        name="jobs",
+        kind="text",
+        commands=_RUN,
+        default="loadtest/jobs",
+        metavar="DIR",
+        help="the folder that has a kustomization for each profile",
+    ),
+    Flag(
+        name="out",
+        kind="text",
+        commands=_RUN,
+        metavar="DIR",
+        help="where the report and all that it is made of go; loadtest-results/PROFILE-TIME if not given",
+    ),
+    Flag(
+        name="target",
+        kind="text",
+        commands=_RUN,
+        metavar="URL",
+        help="the application, as a pod of the cluster reaches it; the Job's own if not given",
+    ),
+    Flag(
+        name="scale",
+        kind="number",
+        commands=_RUN,
+        metavar="N",
+        help="times the profile's virtual users or rate, as 0.1 for a small cluster; the Job's own if not given",
+    ),
+    Flag(
+        name="before",
+        kind="duration",
+        commands=_RUN,
+        default="2m",
+        metavar="TIME",
+        help="how much of the time before the load is looked at; Prometheus has it already",
+    ),
+    Flag(
+        name="after",
+        kind="duration",
+        commands=_RUN,
+        default="2m",
+        metavar="TIME",
+        help="how much of the time after the load is waited for and looked at",
+    ),
+    Flag(
+        name="start-timeout",
+        kind="duration",
+        commands=_RUN,
+        default="5m",
+        metavar="TIME",
+        help="how long k6's pod may take to start",
+    ),
+    Flag(
+        name="prometheus-service",
+        kind="text",
+        commands=_RUN,
+        default="monitoring/prometheus:9090",
+        metavar="NS/NAME:PORT",
+        help="the Service of the Prometheus that scrapes podtally, asked through the API server's proxy",
+    ),
+    Flag(
+        name="prometheus-url",
+        kind="text",
+        commands=_RUN,
+        metavar="URL",
+        help="ask Prometheus at this URL instead, as http://127.0.0.1:9090; https://USER:PASSWORD@HOST:PORT sends the"
+        " password",
+    ),
     Flag(
         name="tolerance",
         kind="share",
@@ -462,14 +540,18 @@ FLAGS: tuple[Flag, ...] = (
         name="namespace",
         short="n",
         kind="text",
-        commands=("top", "verify", "serve", "doctor"),
+        commands=("top", "verify", "serve", "doctor", *_RUN),
         metavar="NS",
         sources=("metrics-api",),
+        defaults=dict.fromkeys(_RUN, "social-network"),
         help="pods of this namespace only",
-        helps=dict.fromkeys(
-            ("serve", "doctor"),
-            "pods of this namespace, or of several, separated by commas; podtally's own if not given",
-        ),
+        helps={
+            **dict.fromkeys(
+                ("serve", "doctor"),
+                "pods of this namespace, or of several, separated by commas; podtally's own if not given",
+            ),
+            **dict.fromkeys(_RUN, "where the application is; several are separated by commas"),
+        },
     ),
     Flag(
         name="all-namespaces",
@@ -497,7 +579,14 @@ FLAGS: tuple[Flag, ...] = (
         commands=_ALL,
         default="info",
         # Commands that a person waits for say what they found on stdout; what doctor and verify would log stands in it.
-        defaults={"record": "warning", "top": "warning", "verify": "error", "doctor": "error", "metrics": "warning"},
+        defaults={
+            "record": "warning",
+            "top": "warning",
+            "verify": "error",
+            "doctor": "error",
+            "metrics": "warning",
+            "loadtest report": "warning",
+        },
         choices=("debug", "info", "warning", "error"),
         help="the least that is logged to stderr",
     ),
@@ -511,10 +600,17 @@ SUMMARIES: dict[str, str] = {
     "verify": "compare with kubectl top and the kubelet over the same windows, and tell where differences come from",
     "doctor": "tell what is readable and reachable, and what to do about what is not",
     "metrics": "print the catalogue of metrics",
+    "loadtest run": "run a profile's Job in the cluster, wait for it, and report on the load and what bore it",
+    "loadtest report": "make the report of a run again from what was kept of it",
 }
+
+GROUPS: dict[str, str] = {"loadtest": "load tests of the cluster, and reports that join load with CPU and memory"}
+"""The first words of commands that have two."""
 
 POSITIONALS: dict[str, tuple[str, str]] = {
     "replay": ("recording", "a directory, .tar, .tar.gz or .tar.zst"),
+    "loadtest run": ("profile", "the name of a folder in --jobs: load, stress, spike, soak, autoscale, latency"),
+    "loadtest report": ("folder", "the folder of a run, as podtally loadtest run has told it"),
     "record": ("out", "a new directory, a name ending in .tar, .tar.gz or .tar.zst, or - for .tar.zst on stdout"),
 }
 
@@ -553,14 +649,26 @@ def build_parser(version: str, width: int | None = None) -> argparse.ArgumentPar
     )
     parser.add_argument("--version", action="version", version=f"podtally {version}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    groups = {
+        word: commands.add_parser(
+            word,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=formatter,
+            allow_abbrev=False,
+        ).add_subparsers(dest="command", metavar="COMMAND", required=True)
+        for word, summary in GROUPS.items()
+    }
     for command, summary in SUMMARIES.items():
-        sub = commands.add_parser(
-            command,
+        group, _, word = command.rpartition(" ")
+        sub = groups.get(group, commands).add_parser(
+            word,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=formatter,
             allow_abbrev=False,
         )
+        sub.set_defaults(command=command)
         if command in POSITIONALS:
             name, text = POSITIONALS[command]
             sub.add_argument(name, metavar=name.upper(), help=text)
@@ -705,6 +813,8 @@ def _check(arguments: argparse.Namespace) -> None:
             raise UsageError(f"--recording {arguments.source} and --url {arguments.url}: choose one")
     if arguments.command == "verify":
         _check_verify(arguments)
+    if arguments.command == "loadtest run":
+        _check_loadtest(arguments)
     if arguments.command == "replay":
         if arguments.once and arguments.openmetrics:
             raise UsageError("--once and --openmetrics both print and exit: choose one")
@@ -722,6 +832,23 @@ def _check_verify(arguments: argparse.Namespace) -> None:
         )
     if arguments.context and not arguments.kubeconfig:
         raise UsageError(f"--context {arguments.context} is of --kubeconfig FILE, which is not given")
+
+
+_SHORTEST_SPAN_SECONDS = 30.0
+
+
+def _check_loadtest(arguments: argparse.Namespace) -> None:
+    if not namespaces(arguments):
+        raise UsageError("--namespace is empty: name where the application is")
+    for name in ("before", "after"):
+        seconds = getattr(arguments, name)
+        if seconds < _SHORTEST_SPAN_SECONDS:
+            raise UsageError(
+                f"--{name} {seconds:g}s is shorter than {_SHORTEST_SPAN_SECONDS:g}s: CPU is a mean over 15 s, of which"
+                " a few are needed"
+            )
+    if arguments.scale is not None and not 0 < arguments.scale <= 1000:
+        raise UsageError(f"--scale {arguments.scale:g} is not above 0 and at most 1000")
 
 
 def help_width() -> int | None:

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def is_seen() -> bool:
+    """Whether there is a terminal, so that the bar is shown."""
+    return sys.stderr.isatty()
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[float, float], None]]:
     """Yields a function to be called with what is done and what there is in all."""
-    if not sys.stderr.isatty():
+    if not is_seen():
         yield lambda done, total: None
         return
     # rich costs 30 ms and 6 MiB to import: only where it is seen.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import ssl
 import sys
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
-from collector import table
+from collector import table, web
 from collector.errors import UsageError
 from collector.server import api
 from collector.table import Sort, Usage
@@ -45,30 +43,6 @@ class View:
         )
 
 
-def _without_userinfo(url: str) -> tuple[str, str | None]:
-    """A URL, and the ``Authorization`` of the user and password that stand in it. ``ValueError`` if it is no URL.
-
-    >>> _without_userinfo("https://a:b%40c@host:1/x"), _without_userinfo("http://host")
-    (('https://host:1/x', 'Basic YTpiQGM='), ('http://host', None))
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, None
-    name, _, password = userinfo.partition(":")
-    encoded = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
-    return parts._replace(netloc=host).geturl(), f"Basic {encoded}"
-
-
-def _client_tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    # Python 3.13 refuses a CA without keyUsage by default, which other clients take.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
 def _refusal(address: str, status: int) -> UsageError:
     if status == 401:
         return UsageError(
@@ -91,7 +65,7 @@ class Page(NamedTuple):
 def page_of_url(url: str, path: str, *, token_file: str | None = None) -> Page:
     """The page ``path`` of the podtally at ``url``. ``token_file``: a bearer token to send, over HTTPS alone."""
     try:
-        base, authorization = _without_userinfo(url)
+        base, authorization = web.without_userinfo(url)
     except ValueError:
         raise UsageError(f"--url {url!r} is no URL: give http://HOST:PORT") from None
     address = base.rstrip("/") + path
@@ -101,7 +75,7 @@ def page_of_url(url: str, path: str, *, token_file: str | None = None) -> Page:
     import urllib.error
     import urllib.request
 
-    tls = _client_tls() if secure else None
+    tls = web.client_tls() if secure else None
 
     def request() -> urllib.request.Request:
         made = urllib.request.Request(address)

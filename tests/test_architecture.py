@@ -13,8 +13,8 @@ PACKAGE = ROOT / "collector"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("doctor", "top", "verify", "backfill", "flags"),
-    ("server", "parity", "terminal"),
+    ("doctor", "top", "verify", "loadtest", "backfill", "flags"),
+    ("server", "parity", "terminal", "web"),
     ("loop",),
     ("upstream",),
     ("metrics", "table"),
@@ -85,6 +85,28 @@ def test_sources_are_chosen_by_the_cli_alone() -> None:
     users = {part for part, paths in parts().items() if any(ONLY_THE_CLI in imports(path) for path in paths)}
 
     assert users - {ONLY_THE_CLI} == {"cli"}
+
+
+LOADTEST_EDGE = {"kubectl", "prometheus", "folder", "run"}
+"""The modules of ``loadtest`` that read, write, ask and wait."""
+
+
+def test_the_middle_of_a_load_tests_report_does_no_io() -> None:
+    """What is made of k6's and Prometheus' words needs neither, so that a report is made again from kept files."""
+    edge = {"subprocess", "urllib.request", "socket", "os", "pathlib", "time", "logging", "shutil", "aiohttp"}
+    edge |= {f"collector.loadtest.{name}" for name in LOADTEST_EDGE}
+    wrong = set()
+    for path in (PACKAGE / "loadtest").glob("*.py"):
+        if path.stem in LOADTEST_EDGE:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            of = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            wrong |= {
+                f"{path.name}: {name}" for name in (*names, of, *(f"{of}.{one}" for one in names)) if name in edge
+            }
+
+    assert wrong == set()
 
 
 def test_the_model_imports_the_standard_library_alone() -> None:

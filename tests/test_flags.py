@@ -22,7 +22,7 @@ from collector.flags import (
     resolve,
 )
 
-ARGUMENTS = {"replay": ["r"], "record": ["out"]}
+ARGUMENTS = {"replay": ["r"], "record": ["out"], "loadtest run": ["load"], "loadtest report": ["folder"]}
 
 
 def resolved(*words: str, **environment: str) -> argparse.Namespace:
@@ -108,7 +108,7 @@ def test_a_flag_beats_the_environment() -> None:
 def test_commands_have_their_own_defaults() -> None:
     """A replay listens to this machine alone; commands that a person waits for log no chatter."""
     assert resolved("replay", "r").listen == "127.0.0.1:9753"
-    assert {command: resolved(command, *ARGUMENTS.get(command, [])).log_level for command in SUMMARIES} == {
+    assert {command: resolved(*command.split(), *ARGUMENTS.get(command, [])).log_level for command in SUMMARIES} == {
         "serve": "info",
         "replay": "info",
         "record": "warning",
@@ -116,6 +116,8 @@ def test_commands_have_their_own_defaults() -> None:
         "verify": "error",
         "doctor": "error",
         "metrics": "warning",
+        "loadtest run": "info",
+        "loadtest report": "warning",
     }
 
 
@@ -160,6 +162,13 @@ def test_a_malformed_variable_is_named(variable: str, value: str, said: str) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ("loadtest", "run", "load", "--before", "5s"),
+            "--before 5s is shorter than 30s: CPU is a mean over 15 s, of which a few are needed",
+        ),
+        (("loadtest", "run", "load", "--scale", "0"), "--scale 0 is not above 0 and at most 1000"),
+        (("loadtest", "run", "load", "-n", "A"), "--namespace 'A' is no name of a namespace"),
+        (("loadtest", "run", "load", "-n", ","), "--namespace is empty: name where the application is"),
         (("serve", "--interval", "0"), "--interval 0s is shorter than 0.05s, the least that is of use"),
         (
             ("serve", "--interval", "10s"),
@@ -279,7 +288,7 @@ def test_a_wrong_command_line_is_one_sentence(
 def test_each_flag_is_in_its_commands_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help names each flag of the command, what it does and its default."""
     with pytest.raises(SystemExit) as caught:
-        build_parser("0", width=10_000).parse_args([command, "--help"])
+        build_parser("0", width=10_000).parse_args([*command.split(), "--help"])
 
     words = capsys.readouterr().out.split()
     assert caught.value.code == 0
@@ -297,7 +306,7 @@ def test_each_flag_is_sound(flag: Flag) -> None:
     assert set(flag.commands) <= SUMMARIES.keys()
     assert set(flag.defaults) <= set(flag.commands)
     for command in flag.commands:
-        resolved(command, *ARGUMENTS.get(command, []))
+        resolved(*command.split(), *ARGUMENTS.get(command, []))
 
 
 def test_names_and_variables_are_unique() -> None:
