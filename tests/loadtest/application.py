@@ -1,11 +1,12 @@
 """The social network's API on loopback or in a pod, of several services that do real work: for trying load tests out.
 
 ``python application.py`` is all of it in one process. ``--role nginx-thrift`` is the front alone, which asks the
-services behind it over HTTP at ``http://<service>:9090`` (``--behind`` names another pattern);
-``--role home-timeline-service`` is one of those. It needs aiohttp and nothing else, so that podtally's own image runs
-it with this file mounted.
+services behind it over HTTP at ``http://<service>:9090``; ``--role home-timeline-service`` is one of those. Where there
+is no DNS, ``--behind http://127.0.0.1:{port}`` has each service's own port (``PORTS``). It needs aiohttp and nothing
+else, so that podtally's own image runs it with this file mounted.
 
-Work: a request burns CPU in the services that it passes through (``--work``), and posts are kept in memory.
+Work: a request burns CPU in the services that it passes through (``--work``), and posts are kept in memory
+(``--post-bytes``).
 
 Faults, by ``--fault`` or at run time by ``POST /fault/<name>``: ``none``; ``fail``, every request is a 500;
 ``compose``, posts alone are; ``flaky``, every third request is; ``stall``, nothing is answered for two seconds out of
@@ -32,6 +33,8 @@ FRONT = "nginx-thrift"
 TIMELINES = ("user-timeline-service", "home-timeline-service")
 SERVICES = ("user-service", "social-graph-service", "post-storage-service", *TIMELINES, "compose-post-service")
 STALL_EVERY_SECONDS, STALL_SECONDS = 4.0, 2.0
+PORTS = {FRONT: 8080, **{name: 9091 + index for index, name in enumerate(SERVICES)}}
+"""What each listens on where all have one address."""
 _KEPT_A_USER = 200
 _HASHES_A_UNIT = 100
 """Of some 2000 bytes each: a quarter of a millisecond on a core of today."""
@@ -50,9 +53,11 @@ def burn(units: float) -> None:
 class Services:
     """What the services behind the front do, each by its own name. State is by process, as a database of its own."""
 
-    def __init__(self, call: Call, work: float) -> None:
+    def __init__(self, call: Call, work: float, post_bytes: int) -> None:
         self._call = call
         self._work = work
+        self._post_bytes = post_bytes
+        self._media: list[bytes] = []
         self._users: dict[str, int] = {}
         self._followers: defaultdict[int, set[int]] = defaultdict(set)
         self._posts: dict[str, dict[str, Any]] = {}
@@ -79,6 +84,7 @@ class Services:
         burn(self._work * 0.5)
         if operation == "store":
             self._posts[asked["post"]["post_id"]] = asked["post"]
+            self._media.append(b"\1" * self._post_bytes)
             return {}
         return [self._posts[name] for name in asked["ids"] if name in self._posts]
 
@@ -209,7 +215,7 @@ async def _healthz(_: web.Request) -> web.Response:
 
 
 def application(
-    role: str, *, work: float = 1.0, fault: str = "none", behind: str = "http://{}:9090"
+    role: str, *, work: float = 1.0, post_bytes: int = 0, fault: str = "none", behind: str = "http://{}:9090"
 ) -> web.Application:
     """The whole (role ``all``), the front, or one of the services."""
     session: list[ClientSession] = []
@@ -218,12 +224,14 @@ def application(
         return await services.handler(service)(operation, asked)
 
     async def over_http(service: str, operation: str, asked: Mapping[str, Any]) -> Any:
-        async with session[0].post(f"{behind.format(service)}/{service}/{operation}", json=asked) as answer:
+        async with session[0].post(
+            f"{behind.format(service, port=PORTS[service])}/{service}/{operation}", json=asked
+        ) as answer:
             answer.raise_for_status()
             return await answer.json()
 
     call = inside if role == "all" else over_http
-    services = Services(call, work)
+    services = Services(call, work, post_bytes)
     front = Front(call, work, fault)
 
     async def serve(request: web.Request) -> web.Response:
@@ -251,13 +259,13 @@ def main() -> None:
         "--listen", default="127.0.0.1:8080", help="host:port; port 0 takes a free one, which is printed"
     )
     parser.add_argument("--work", type=float, default=1.0, help="CPU that a request costs: 1 is some 0.25 ms a service")
+    parser.add_argument("--post-bytes", type=int, default=0, help="memory that a post takes beside its text")
     parser.add_argument("--fault", choices=FAULTS, default="none")
-    parser.add_argument("--behind", default="http://{}:9090", help="where a service is, {} being its name")
+    parser.add_argument("--behind", default="http://{}:9090", help="where a service is, of its name {} and {port}")
     given = parser.parse_args()
     host, _, port = given.listen.rpartition(":")
-    asyncio.run(
-        _serve(application(given.role, work=given.work, fault=given.fault, behind=given.behind), host, int(port))
-    )
+    made = {name: getattr(given, name) for name in ("work", "post_bytes", "fault", "behind")}
+    asyncio.run(_serve(application(given.role, **made), host, int(port)))
 
 
 async def _serve(app: web.Application, host: str, port: int) -> None:

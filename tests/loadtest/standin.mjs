@@ -3,6 +3,8 @@
 //   node standin.mjs inspect MAIN.js      the options, with maxVUs and totalDuration as `k6 inspect` adds them
 //   node standin.mjs run MAIN.js          a run; its exit code is 0, 99 (a threshold crossed), 104 or 107 as k6's
 //
+// Flags of k6's, as --out=... and --tag=..., are taken and do nothing, so that it can stand in the place of k6's image.
+//
 // It is no k6: it proves what the scripts ask, check and write, and that their thresholds tell a sound application from a
 // broken one. It proves nothing of k6's own parsing, timing and cost.
 //
@@ -82,7 +84,7 @@ const MODULES = {
 function laidOut(main) {
   const folder = mkdtempSync(join(tmpdir(), 'k6-standin-'));
   for (const name of readdirSync(dirname(main)).filter((one) => one.endsWith('.js'))) {
-    cpSync(join(dirname(main), name), join(folder, name));
+    cpSync(join(dirname(main), name), join(folder, name), { dereference: true }); // a ConfigMap's files are links
   }
   writeFileSync(join(folder, 'package.json'), '{"type": "module"}');
   const target = join(folder, 'node_modules', 'k6');
@@ -407,7 +409,7 @@ async function inspect(script) {
 }
 
 async function main() {
-  const [command, file] = process.argv.slice(2);
+  const [command, file] = process.argv.slice(2).filter((word) => !word.startsWith('--'));
   globalThis.__ENV = { ...process.env };
   const folder = laidOut(resolve(file));
   const script = pathToFileURL(join(folder, basename(file))).href;
