@@ -39,6 +39,8 @@ PROGRAMS = {
 BUSYBOX_IMAGE = "localhost/busybox:e2e"
 PAUSE_IMAGE = "localhost/pause:e2e"
 PROMETHEUS_IMAGE = "localhost/prometheus:e2e"
+STANDIN_IMAGE = "localhost/k6-standin:e2e"
+"""Of what runs the load test's scripts in the place of k6, which is not built here."""
 COLLECTOR_IMAGE = "localhost/podtally:test"
 """The name under which tests/image/build.sh keeps it."""
 _OCI = "application/vnd.oci.image"
@@ -243,7 +245,7 @@ def _archive(out: Path, name: str, entrypoint: list[str], files: dict[str, bytes
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"]},
+            "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin", "LD_LIBRARY_PATH=/lib64"]},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
     ).encode()
@@ -251,6 +253,18 @@ def _archive(out: Path, name: str, entrypoint: list[str], files: dict[str, bytes
     manifest = [{"Config": name_of_config, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]
     files = {name_of_config: config, f"{digest}/layer.tar": data, "manifest.json": json.dumps(manifest).encode()}
     out.write_bytes(_tar(files))
+
+
+def standin_image() -> Path:
+    """Node and the stand-in for k6, as an image that is started with k6's arguments."""
+    need("node", package_hint="apt-get install nodejs")
+    node = Path(shutil.which("node") or "").resolve()
+    libraries = re.findall(r"(/\S+) \(0x", _run("ldd", str(node)))
+    files = {f"lib64/{Path(one).name}": Path(one).read_bytes() for one in libraries}
+    files |= {"bin/node": node.read_bytes(), "standin.mjs": (REPO / "tests/loadtest/standin.mjs").read_bytes()}
+    out = IMAGES / "k6-standin.tar"
+    _archive(out, STANDIN_IMAGE, ["/bin/node", "/standin.mjs"], files, {})
+    return out
 
 
 def _sources() -> list[Path]:
