@@ -14,6 +14,11 @@ from collector.flags import FLAGS, SUMMARIES
 
 ROOT = Path(__file__).resolve().parent.parent
 
+DOCUMENTS = [
+    *("README.md", "loadtest/README.md"),
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
+
 # Written so that this file does not match itself.
 _HOSTS = ("py" + "pi", "python" + "hosted", "reg" + "istry.npmjs", "proxy.go" + "lang", "cra" + "tes")
 REGISTRY_HOSTS = re.compile("|".join(rf"{name}\.(?:org|io|com)\b" for name in _HOSTS))
@@ -111,9 +116,7 @@ def test_ci_calls_the_readmes_test_command() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith("make test")
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "loadtest/README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     """Each relative link of a document names a file that is there."""
     folder = (ROOT / name).parent
@@ -122,7 +125,7 @@ def test_links_between_documents_lead_somewhere(name: str) -> None:
     assert [link for link in links if not (folder / link).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_name_flags_and_commands_that_exist(name: str) -> None:
     """In the documents' command blocks, each podtally command and each of its flags exists in the program."""
     flags = {word for flag in FLAGS for word in (flag.name, flag.also) if word} | {"help", "version"}
