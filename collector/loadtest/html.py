@@ -88,7 +88,8 @@ def _plot(shown: Plot, spans: Spans) -> str:
         f"{escape(name)}</li>"
         for number, (name, _) in enumerate(shown.lines)
     )
-    key = f"<ul class=key>{keys}</ul>" if len(shown.lines) > 1 else ""
+    plain = len(shown.lines) == 1 and shown.lines[0][0].lower() == shown.title.lower()
+    key = "" if plain else f"<ul class=key>{keys}</ul>"
     drawn = plot.lines(shown.title, shown.lines, spans, shown.value, marks)
     return f"<figure><h3>{escape(shown.title)}</h3>{drawn}{key}</figure>"
 

@@ -76,8 +76,11 @@ class _Running:
         plan = self._plan
         placed = jobs.placed(self._kubectl.kustomize(plan.folder), plan.folder, {"TESTID": plan.testid, **plan.told})
         self._check_prometheus()
-        self._make_room(placed)
+        old = self._old_job(placed)
         folder = Folder.new(plan.out)
+        if old:
+            log.info("the Job %s/%s of an earlier run is deleted", placed.namespace, placed.name)
+            self._kubectl.delete_job(placed.namespace, placed.name)
         log.info("run %s: Job %s/%s; what is kept goes to %s", plan.testid, placed.namespace, placed.name, plan.out)
         self._kubectl.apply(placed.objects)
         with self._ended_if_interrupted(placed):
@@ -110,18 +113,15 @@ class _Running:
                 " monitoring/ a Prometheus that scrapes it"
             )
 
-    def _make_room(self, placed: Placed) -> None:
-        """A Job of the name that has ended would be left as it is by apply."""
+    def _old_job(self, placed: Placed) -> bool:
+        """Whether there is a Job of the name that has ended: apply would leave it as it is."""
         there = self._kubectl.job(placed.namespace, placed.name)
-        if there is None:
-            return
-        if jobs.is_active(there):
+        if there is not None and jobs.is_active(there):
             raise UsageError(
                 f"the Job {placed.namespace}/{placed.name} is at work: wait for its end, or"
                 f" kubectl -n {placed.namespace} delete job {placed.name}"
             )
-        log.info("the Job %s/%s of an earlier run is deleted", placed.namespace, placed.name)
-        self._kubectl.delete_job(placed.namespace, placed.name)
+        return there is not None
 
     # --- while it runs ---
 

@@ -201,4 +201,4 @@ def outcome(run: Run, found: tuple[Criterion, ...]) -> tuple[Outcome, str]:
         return "failed", f"not so: {', '.join(failed)}"
     if missing:
         return "incomplete", f"not known: {', '.join(missing)}"
-    return "passed", "all that was asked for is so"
+    return "passed", "all that is required is so"
