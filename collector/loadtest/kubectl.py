@@ -17,7 +17,7 @@ _TIMEOUT_SECONDS: Final = 60.0
 _LONG_SECONDS: Final = 180.0
 
 _STEPS: Final = (
-    ("(Forbidden)", "your account lacks this right: loadtest/README.md lists those that a run needs"),
+    ("(Forbidden)", "your account lacks this right: docs/loadtest.md lists those that a run needs"),
     ("(Unauthorized)", "log in to the cluster anew: kubectl auth whoami tells who you are to it"),
     ("You must be logged in", "log in to the cluster anew: kubectl auth whoami tells who you are to it"),
     ("was refused - did you specify", "no cluster answers: --kubeconfig FILE, --context NAME or KUBECONFIG names one"),

@@ -113,14 +113,17 @@ def _document(body: bytes) -> Mapping[str, object]:
 
 
 def series_of(body: bytes) -> list[Series]:
-    """The series of an answer to a range selector. Raises :class:`AnswerError` if it is none."""
+    """The series of an answer to a range selector. Raises :class:`AnswerError` if it is none.
+
+    A value that is no number, as of a percentile of nothing, is no sample.
+    """
     data = _document(body)
     try:
         return [
             Series(
                 one["metric"].get("__name__", ""),
                 one["metric"],
-                tuple(Point(float(time), float(value)) for time, value in one["values"]),
+                tuple(Point(float(time), float(value)) for time, value in one["values"] if math.isfinite(float(value))),
             )
             for one in data["result"]  # type: ignore[attr-defined]
         ]

@@ -278,6 +278,8 @@ def to_json(report: Report) -> str:
         del one["cpu"], one["memory"]
         one["cpu_cores"]["factor"] = service_.cpu_cores.mean_factor()
         one["memory_bytes"]["factor"] = service_.memory_bytes.most_factor()
+    document["total_cpu"]["factor"] = report.total_cpu.mean_factor()
+    document["total_memory"]["factor"] = report.total_memory.most_factor()
     document["client"]["starved"] = report.client.starved
     for one, compared in zip(document["agreement"]["compared"], report.agreement.compared, strict=True):
         one["difference"] = compared.difference

@@ -71,6 +71,7 @@ class _Running:
         self._pace = pace
         self._peer_lines: list[str] = []
         self._missing: dict[str, str] = {}
+        self._began: float | None = None
 
     def run(self) -> Report:
         plan = self._plan
@@ -180,13 +181,17 @@ class _Running:
         )
 
     def _tell(self, placed: Placed, status: Status, bar: Any, lines: _Lines) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
         try:
             text = self._kubectl.log(placed.namespace, status.pod or "", placed.container, tail=20)
         except ClusterError as error:
             log.debug("%s", error)
-            return
+            text = b""
         found = progress_of(text.decode(errors="replace"))
         if found is None:
+            # k6 tells nothing with --quiet.
+            lines.tell(f"k6 runs, {words.clock(time.monotonic() - self._began)} min")
             return
         bar(found.done_seconds, found.total_seconds)
         lines.tell(

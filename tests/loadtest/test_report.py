@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -74,6 +75,13 @@ def test_what_was_throttled_before_is_not_named_as_the_loads_doing(steady: Repor
     assert steady.saturated == ()
     assert nginx.already[0].name == "throttling"
     assert nginx.already[0].share > 0.9
+
+
+def test_the_document_tells_each_criterion(steady: Report) -> None:
+    """docs/loadtest.md says what each criterion is, by its name."""
+    text = (Path(__file__).parents[2] / "docs" / "loadtest.md").read_text()
+
+    assert [one.name for one in steady.criteria if f"| {one.name} |" not in text] == []
 
 
 def test_a_rise_passes() -> None:
@@ -221,6 +229,16 @@ def test_a_broken_answer_is_told(body: bytes, said: str) -> None:
 
     assert any("prometheus/containers.json cannot be used" in note and said in note for note in found.notes)
     assert found.total_cpu.during.mean is not None
+
+
+def test_a_value_that_is_no_number_is_no_sample() -> None:
+    """Synthetic: a percentile of no requests is NaN in Prometheus, and is not drawn or written as a number."""
+    nothing = made("k6_http_req_duration_p95", lambda at: math.nan if at < 60 else 0.2, endpoint="compose")
+    found = make(kept(answers={**shop(), "k6": answer(nothing)}))
+
+    ((_, latency),) = found.load["latency"]
+    assert {one for one in latency.values if one is not None} == {0.2}
+    assert "NaN" not in report.to_json(found)
 
 
 def test_a_partial_span_is_said_to_be_partial() -> None:
