@@ -162,7 +162,9 @@ class Leaf(NamedTuple):
     ino: int
     container_id: str
     started_ns: int | None
-    """Wall time of the cgroup's making: the mtime of its directory; ``None`` in a recording that lacks it."""
+    """Wall time of the cgroup's making: the mtime of its directory, or of its ``cgroup.events`` if that is earlier;
+    ``None`` in a recording that lacks it.
+    """
     reading: Reading
 
 

@@ -30,7 +30,7 @@ class Directory(Protocol):
     ino: int
     """0 in a recording that lacks it: the path alone is the identity."""
     mtime_ns: int | None
-    """When it was made; ``None`` in a recording that lacks it."""
+    """When it was made, by the earliest of its files' times; ``None`` in a recording that lacks it."""
 
     def stamp(self) -> int:
         """Monotonic time, taken just before this cgroup's files are read."""

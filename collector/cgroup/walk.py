@@ -224,6 +224,8 @@ class Walker:
         self._devices: Mapping[tuple[int, int], str] | None = None
         self._sees_processes = False
         """The processes of some pod were seen: those of the node can be."""
+        self._network_read_at = -1
+        """The tick of the last reading of the node's network."""
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
         self._told_none = False
@@ -249,6 +251,7 @@ class Walker:
         self._cgroups = 0
         self._slices = []
         reading = self._read_root()
+        self._read_network_of_node(reading)
         self._follow_tops()
         pods: list[PodCgroup] = []
         for path, top in list(self._tops.items()):
@@ -257,6 +260,7 @@ class Walker:
             except Gone:
                 self._tops.pop(path).close()
         self._add_gone(pods)
+        self._read_network_of_node(reading)
         node = self._read_node(reading)
         slices, errors = tuple(sorted(self._slices)), dict(self._errors)
         return Frame(instant, node, tuple(pods), errors, self._files_read, self._cgroups, slices)
@@ -286,6 +290,18 @@ class Walker:
             self._root = None
             raise
 
+    def _read_network_of_node(self, reading: Reading) -> None:
+        """Next to the root's reading, whose time it bears; after the walk if that has been the first to see a pod's
+        process: process 1 is the node's first where those are seen, else it is podtally itself.
+        """
+        root = self._root
+        assert root is not None  # _read_root has opened it
+        if not self._sees_processes:
+            root.network = None
+        elif reading.seldom_ns == reading.monotonic_ns and self._network_read_at != self._ticks:
+            self._network_read_at = self._ticks
+            root.network = self._read_proc("1/net/dev", grammar.interfaces)
+
     def _read_node(self, reading: Reading) -> NodeReading:
         """What ``/proc`` says of the node. A sandbox may hide it: then its swap, say, is not known."""
         root = self._root
@@ -293,8 +309,6 @@ class Walker:
         memory = self._read_proc("meminfo", _meminfo) or {}
         if reading.seldom_ns == reading.monotonic_ns:
             self._devices = self._read_proc("partitions", grammar.partitions)
-            # Process 1 is the node's first where the pods' processes are seen, else it is podtally itself.
-            root.network = self._read_proc("1/net/dev", grammar.interfaces) if self._sees_processes else None
         return NodeReading(
             reading,
             memory.get(b"SwapTotal"),

@@ -401,7 +401,8 @@ START_TIME = _family(
     "Start time of the container since unix epoch in seconds.",
     "begun_ns",
     divisor=1e9,
-    formula="mtime of the cgroup's directory, or startedAt of the status, whichever is the earlier, in whole seconds",
+    formula="the earliest of startedAt of the status and the mtimes of the cgroup's directory and its cgroup.events,"
+    " in whole seconds",
     stamped=False,
 )
 LAST_SEEN = _family(

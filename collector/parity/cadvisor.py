@@ -21,8 +21,8 @@ DIFFERS: Final[Mapping[str, str]] = {
     "container_last_seen": "the time of the last tick; the kubelet gives that of the scrape",
     "container_oom_events_total": "memory.events: oom_kill of the container's cgroup, processes that the kernel killed;"
     " the kubelet counts lines of the kernel's log since it was started",
-    "container_start_time_seconds": "the earlier of the making of the cgroup's directory and of startedAt; the kubelet"
-    " gives the former, not earlier than the node's boot rounded down to a minute. These recordings hold but startedAt",
+    "container_start_time_seconds": "the earlier of the making of the cgroup and of startedAt; the kubelet gives the"
+    " former, not earlier than the node's boot rounded down to a minute. These recordings hold but startedAt",
 }
 """Families whose values are not the kubelet's by their nature."""
 
@@ -43,9 +43,12 @@ Reason = Literal[
     "start or end",
     "containers alone",
     "not recorded",
+    "unnamed by the kubelet",
 ]
 """Why a series is in one page of a frame alone. ``start or end``: of a cgroup that is not in every frame, or that was
-made in the half minute before. ``a mounted file system``: of ``/proc/diskstats`` or of none, not of ``io.stat``."""
+made in the half minute before. ``a mounted file system``: of ``/proc/diskstats`` or of none, not of ``io.stat``.
+``unnamed by the kubelet``: of a cgroup of a pod's that bears no name in its page, for as long as it lives: seen of a
+container of a static pod that was started before the kubelet's cAdvisor could ask the runtime for it."""
 
 _OTHER_CGROUPS = ("/system.slice", "/user.slice", "/init.scope")
 
@@ -158,9 +161,19 @@ def _differences(pages: list[tuple[int, list[Theirs], set[SeriesKey]]], always: 
             for sample in theirs
             if sample.key.name == "container_start_time_seconds" and sample.value * 1000 >= young_ms
         }
+        unnamed = _ids(their_keys, named=False) & _ids(our_keys, named=True)
         for key in sorted(their_keys ^ our_keys):
             mine = key in our_keys
-            yield FrameDifference(number, key, mine, _reason(key, always - young, mine=mine))
+            reason = _reason(key, always - young, mine=mine)
+            if reason is None and dict(key.labels).get("id") in unnamed:
+                reason = "unnamed by the kubelet"
+            yield FrameDifference(number, key, mine, reason)
+
+
+def _ids(keys: Iterable[SeriesKey], *, named: bool) -> set[str]:
+    """The cgroups of which the series bear the name of a pod, or bear none."""
+    labels = [dict(key.labels) for key in keys]
+    return {one["id"] for one in labels if "id" in one and bool(one.get("pod")) == named}
 
 
 def _reason(key: SeriesKey, old: set[str], *, mine: bool) -> Reason | None:

@@ -68,6 +68,18 @@ class _Held(NamedTuple):
     sizes: tuple[int, ...]
 
 
+def _made_ns(directory: int, mtime_ns: int) -> int:
+    """When a cgroup was made, as its files' times tell it: the earlier of its directory's and of ``cgroup.events``.
+
+    Where systemd has set attributes the directory gets a new mtime with each child, and ``cgroup.events`` does not;
+    cAdvisor takes the earlier of the two as well (container/common/helpers.go).
+    """
+    try:
+        return min(mtime_ns, os.stat("cgroup.events", dir_fd=directory).st_mtime_ns)
+    except OSError:  # the root has none, and what is going away has none any more: the directory's it is
+        return mtime_ns
+
+
 class LiveDirectory:
     """A cgroup directory of the live node, held open; satisfies :class:`collector.seams.Directory`."""
 
@@ -102,7 +114,7 @@ class LiveDirectory:
             raise tree.error_of(error, path, "directory") from error
         status = os.fstat(fd)
         self.ino = status.st_ino
-        self.mtime_ns: int | None = status.st_mtime_ns
+        self.mtime_ns: int | None = _made_ns(fd, status.st_mtime_ns)
         if tree.may_hold():
             tree.held += 1
             self._fd = fd

@@ -940,6 +940,20 @@ def test_a_pods_network_is_that_of_a_process_in_it(
     assert (received(frame.pods[0].network), received(frame.node.network)) == (of_pod, of_node)
 
 
+def test_the_nodes_network_is_read_next_to_the_root() -> None:
+    """It bears the time of the root's reading: the walk over all pods, seconds on a node in trouble, is after it. In
+    the first tick it is not known before a pod's process has been seen.
+    """
+    tree = with_processes(b"97\n")
+    tree.before_read = lambda path: tree.proc.update({"1/net/dev": NET % 7}) if path.startswith(A) else None  # type: ignore[method-assign]
+    walker = Walker(tree, slow_every=1)
+    seen = []
+    for bytes_before in (1, 2):
+        tree.proc["1/net/dev"] = NET % bytes_before
+        seen.append(received(walker.tick().node.network))
+    assert seen == [[7], [2]]
+
+
 def test_where_the_kernels_threads_are_not_seen_no_network_is_read() -> None:
     """In a PID namespace of its own podtally sees its own processes, whose network is not the node's: without those
     of the root cgroup it reads none.

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from collector.metrics.cadvisor_catalogue import CADVISOR
 from collector.metrics.catalogue import CATALOGUE
 from collector.model import Tally
-from collector.parity.cadvisor import by_family, compare
+from collector.parity.cadvisor import DIFFERS, by_family, compare
 from collector.sources.recording import RecordedAnswers, RecordedTree, load
 from tests.e2e.cluster import collector_pod, deploy, kubectl
 from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, RESULTS
@@ -49,6 +50,7 @@ def of_pod(name: str, pod: str) -> dict[str, float]:
 
 def test_what_lived_for_a_moment_is_seen_and_a_kill_outlives_its_pod() -> None:
     """Containers that run `true` leave their last reading; a kill is counted by name, for a while after its pod too."""
+    kubectl("delete", "-f", str(SHORT_LIVED), "--ignore-not-found")
     kubectl("apply", "-f", str(SHORT_LIVED))
     wait_for("the kill", lambda: of_pod("pod_oom_kills_total", "killed-once").get("") == 1, 120, every=1)
     assert of_pod("pod_container_oom_kills_total", "killed-once") == {"main": 1}
@@ -136,7 +138,11 @@ def test_its_cadvisor_page_is_the_kubelets_network_included() -> None:
         file="everything.md",
     )
     assert report.pages >= 5
-    assert [one.name for one in families if one.status != "differs" and one.verdicts.get("outside", 0)] == []
+    counters = {metric.name for metric in CADVISOR if metric.type == "counter"} - DIFFERS.keys()
+    assert [one.name for one in families if one.name in counters and one.verdicts.get("outside", 0)] == []
+    # A gauge can move while nothing runs in the cgroup: another that has its pages mapped, or reclaim.
+    gauges = [one for one in families if one.name not in counters and one.status != "differs"]
+    assert sum(one.verdicts.get("outside", 0) for one in gauges) <= sum(one.agreeing for one in gauges) / 200
     network = [one for one in families if one.name.startswith("container_network_")]
     assert len(network) == 8
     assert [one.name for one in network if one.agreeing < 10] == []

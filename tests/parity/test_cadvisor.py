@@ -152,6 +152,12 @@ def other_label(page: str) -> str:
     return page.replace('container="main"', 'container="other"')
 
 
+def nameless(page: str) -> str:
+    """A page whose kubelet never learnt the names of one container, as a real one did of a static pod's."""
+    named = r'container="burn",(.*id="/[^"]*"),image="[^"]*",(.*)name="[^"]*",namespace="team-b",pod="burner"'
+    return re.sub(named, r'container="",\1,image="",\2name="",namespace="",pod=""', page)
+
+
 def further(page: str) -> str:
     """A page with a family that nobody knows."""
     return page + '# TYPE container_new gauge\ncontainer_new{id="/"} 1\n'
@@ -169,6 +175,14 @@ def test_another_label_is_a_series_without_a_reason() -> None:
     lost = {one.ours for one in report(SYSTEMD, other_label).differences if one.reason is None}
 
     assert lost == {True, False}
+
+
+def test_a_container_that_the_kubelet_has_no_name_for_is_told_as_that() -> None:
+    """Its series are in both pages, under other labels."""
+    found = report(SYSTEMD, nameless).differences
+
+    assert [one for one in found if one.reason is None] == []
+    assert {one.ours for one in found if one.reason == "unnamed by the kubelet"} == {True, False}
 
 
 def test_a_family_that_nobody_knows_is_a_series_without_a_reason() -> None:

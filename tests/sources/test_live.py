@@ -40,6 +40,22 @@ def values(frame: Frame) -> object:
     ]
 
 
+def test_a_cgroup_was_made_when_the_earlier_of_its_directory_and_its_events_was(root: Path) -> None:
+    """A directory's mtime may move with its children; that of ``cgroup.events`` does not."""
+    events = root / POD_PATH / "cgroup.events"
+    tree = LiveTree(str(root))
+    without = tree.open(POD_PATH).mtime_ns
+    events.write_text("populated 1\n")
+    os.utime(events, ns=(5_000_000_000, 5_000_000_000))
+    os.utime(root / POD_PATH, ns=(7_000_000_000, 7_000_000_000))
+    earlier = tree.open(POD_PATH).mtime_ns
+    os.utime(events, ns=(9_000_000_000, 9_000_000_000))
+
+    assert without is not None
+    assert without > 9_000_000_000
+    assert (earlier, tree.open(POD_PATH).mtime_ns) == (5_000_000_000, 7_000_000_000)
+
+
 # --- roots ----------------------------------------------------------------------------------------------------------
 
 
