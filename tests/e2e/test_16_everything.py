@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
@@ -52,8 +53,10 @@ def test_what_lived_for_a_moment_is_seen_and_a_kill_outlives_its_pod() -> None:
     """Containers that run `true` leave their last reading; a kill is counted by name, for a while after its pod too."""
     kubectl("delete", "-f", str(SHORT_LIVED), "--ignore-not-found")
     kubectl("apply", "-f", str(SHORT_LIVED))
-    wait_for("the kill", lambda: of_pod("pod_oom_kills_total", "killed-once").get("") == 1, 120, every=1)
-    assert of_pod("pod_container_oom_kills_total", "killed-once") == {"main": 1}
+    wait_for("the kill", lambda: of_pod("pod_oom_kills_total", "killed-once").get(""), 120, every=1)
+    # With memory.oom.group, as the kubelet sets it, all processes of the container are killed, and each is counted.
+    killed = of_pod("pod_oom_kills_total", "killed-once")[""]
+    assert of_pod("pod_container_oom_kills_total", "killed-once") == {"main": killed}
     ages: dict[str, float] = {}
 
     def ended() -> bool:
@@ -68,7 +71,7 @@ def test_what_lived_for_a_moment_is_seen_and_a_kill_outlives_its_pod() -> None:
         file="everything.md",
     )
     kubectl("-n", "team-c", "delete", "pod", "killed-once", "--wait=true")
-    assert of_pod("pod_oom_kills_total", "killed-once") == {"": 1}, "kept for --linger"
+    assert of_pod("pod_oom_kills_total", "killed-once") == {"": killed}, "kept for --linger"
     wait_for("its end", lambda: not of_pod("pod_oom_kills_total", "killed-once"), 60, every=2)
 
 
@@ -120,7 +123,8 @@ def test_its_cadvisor_page_is_the_kubelets_network_included() -> None:
             bodies = [one.body for one in tree.frame.answers if one.name == "kubelet/metrics_cadvisor.txt" and one.body]
             yield tally, bodies[0].decode() if bodies else None
 
-    report = compare(frames())
+    # In the first frame the node's network is read after the walk, which in emulation takes a second.
+    report = compare(islice(frames(), 1, None))
     families = [one for one in by_family([report]) if one.status != "left out"]
     table(
         f"/metrics/cadvisor beside the kubelet's, {report.pages} pages",
