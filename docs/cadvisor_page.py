@@ -10,15 +10,18 @@ from collector.parity import cadvisor as parity
 from collector.parity.resource import NOT_COMPARABLE
 from docs.recorded import CADVISOR_PAGE, Recorded
 
-RECORDINGS = ("systemd-containerd", "cgroupfs-containerd")
+RECORDINGS = ("systemd-containerd", "cgroupfs-containerd", "hostpid")
 """Those that hold the kubelet's page."""
+
+_OLDER = RECORDINGS[:2]
+"""They lack ``/proc/partitions``."""
 
 
 def report(name: str) -> parity.Report:
     """One recording's comparison with the kubelet's ``/metrics/cadvisor``."""
     recording = Recorded(name)
-    # The recordings have no /proc/partitions.
-    recording.add_proc("partitions", lambda frame: parity.partitions(recording.answer(frame, CADVISOR_PAGE) or ""))
+    if name in _OLDER:
+        recording.add_proc("partitions", lambda frame: parity.partitions(recording.answer(frame, CADVISOR_PAGE) or ""))
     return parity.compare(
         (tally, recording.answer(frame, CADVISOR_PAGE)) for frame, tally in enumerate(recording.tallies)
     )
@@ -123,11 +126,12 @@ def page() -> str:
     reports = [report(name) for name in RECORDINGS]
     lines = [
         _HEAD,
-        f"{' and '.join(RECORDINGS)}: {sum(one.pages for one in reports)} pages of the kubelet's. Its",
+        f"{', '.join(RECORDINGS)}: {sum(one.pages for one in reports)} pages of the kubelet's. Its",
         "samples are up to half a minute old and each has its own time, so each is compared with our readings on either",
         "side, as [agreement.md](agreement.md) says: *agrees*, *moved*, *ran* and *disagrees* are the words of that page.",
-        "Those without a time (`container_spec_*`) agree if this frame, the one before or the next gives the same. The",
-        "recordings lack `/proc/partitions`: the name of the one device is taken from the kubelet's page.",
+        "Those without a time (`container_spec_*`) agree if this frame, the one before or the next gives the same. The first",
+        "two recordings lack `/proc/partitions`, so that the name of the one device is taken from the kubelet's page, and",
+        "`/proc/<pid>/net/dev`; the third was taken through a pod of `daemonset/overlays/hostpid` and has both.",
         "",
         "| family | is | agrees | moved | ran | disagrees | not comparable | series in one page alone, and why |",
         "|---|---|---|---|---|---|---|---|",
@@ -144,7 +148,9 @@ def page() -> str:
     lines += [
         "",
         "*start or end*: of a cgroup that is not in every frame, or was made in the half minute before. *no such file in the",
-        "root cgroup*: the kubelet gives 0. *a mounted file system*: rows of `/` from other sources than io.stat.",
+        "root cgroup*: the kubelet gives 0. *a mounted file system*: rows of `/` from other sources than io.stat. *unnamed by",
+        "the kubelet*: of a static pod's container, to which the kubelet, started after it, never gave a name. *the host's",
+        "network*: of a pod in it, under which the kubelet counts the node's interfaces once more.",
         "",
         "Differing by their nature, so that their numbers above say little:",
         "",

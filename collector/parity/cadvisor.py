@@ -27,13 +27,13 @@ DIFFERS: Final[Mapping[str, str]] = {
 """Families whose values are not the kubelet's by their nature."""
 
 NOT_RECORDED: Final[Mapping[str, str]] = {
-    metric.name: "no recording holds /proc/<pid>/net/dev yet" for metric in CADVISOR if metric.each == "interface"
-} | {
     metric.name: "the recorded kernel printed no cost of I/O, and so neither page has it"
     for metric in CADVISOR
     if metric.name.startswith("container_fs_io_cost_")
 }
 """Families that these recordings cannot compare."""
+
+_NETWORK: Final = frozenset(metric.name for metric in CADVISOR if metric.each == "interface")
 
 Reason = Literal[
     "left out",
@@ -43,12 +43,15 @@ Reason = Literal[
     "start or end",
     "containers alone",
     "not recorded",
+    "the host's network",
     "unnamed by the kubelet",
 ]
 """Why a series is in one page of a frame alone. ``start or end``: of a cgroup that is not in every frame, or that was
 made in the half minute before. ``a mounted file system``: of ``/proc/diskstats`` or of none, not of ``io.stat``.
 ``unnamed by the kubelet``: of a cgroup of a pod's that bears no name in its page, for as long as it lives: seen of a
-container of a static pod that was started before the kubelet's cAdvisor could ask the runtime for it."""
+container of a static pod that was started before the kubelet's cAdvisor could ask the runtime for it. ``the host's
+network``: of a pod in it, under which the kubelet shows the node's interfaces once more. ``not recorded``: of files
+that the recording lacks, as one that was not taken with hostPID lacks ``/proc/<pid>/net/dev``."""
 
 _OTHER_CGROUPS = ("/system.slice", "/user.slice", "/init.scope")
 
@@ -162,12 +165,22 @@ def _differences(pages: list[tuple[int, list[Theirs], set[SeriesKey]]], always: 
             if sample.key.name == "container_start_time_seconds" and sample.value * 1000 >= young_ms
         }
         unnamed = _ids(their_keys, named=False) & _ids(our_keys, named=True)
+        read = any(key.name in _NETWORK for key in our_keys)
+        host = {_interface(key) for key in their_keys if key.name in _NETWORK and dict(key.labels)["id"] == "/"}
         for key in sorted(their_keys ^ our_keys):
             mine = key in our_keys
             reason = _reason(key, always - young, mine=mine)
             if reason is None and dict(key.labels).get("id") in unnamed:
                 reason = "unnamed by the kubelet"
+            if not mine and key.name in _NETWORK and not read:
+                reason = "not recorded"
+            elif reason is None and not mine and key.name in _NETWORK and _interface(key) in host:
+                reason = "the host's network"
             yield FrameDifference(number, key, mine, reason)
+
+
+def _interface(key: SeriesKey) -> str:
+    return dict(key.labels)["interface"]
 
 
 def _ids(keys: Iterable[SeriesKey], *, named: bool) -> set[str]:

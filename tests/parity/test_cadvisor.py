@@ -21,16 +21,18 @@ from collector.parity.cadvisor import (
     family_of,
     partitions,
 )
-from collector.parity.resource import SeriesKey
+from collector.parity.resource import AGREE, SeriesKey
 from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree
 from tests.support import CAPTURED, collector_over, recording
 
-SYSTEMD = CAPTURED[0]
+SYSTEMD, HOSTPID = CAPTURED[0], "hostpid.tar.zst"
+COMPARED = (*CAPTURED, HOSTPID)
 
 
-def page_of(frame: RecordedFrame) -> str:
-    """The kubelet's page of a frame."""
-    return next(one.body for one in frame.answers if one.name == "kubelet/metrics_cadvisor.txt" and one.body).decode()
+def page_of(frame: RecordedFrame) -> str | None:
+    """The kubelet's page of a frame, where it has one of its own."""
+    bodies = [one.body for one in frame.answers if one.name == "kubelet/metrics_cadvisor.txt" and one.body]
+    return bodies[0].decode() if bodies else None
 
 
 def same(page: str) -> str:
@@ -39,16 +41,17 @@ def same(page: str) -> str:
 
 
 def frames(name: str, change: Callable[[str], str]) -> Iterator[tuple[Tally, str | None]]:
-    """Each tally with the kubelet's page, changed. The recordings lack /proc/partitions: its one device is named by
-    the page.
+    """Each tally with the kubelet's page, changed. The older recordings lack /proc/partitions: the page names their one
+    device.
     """
     recorded = recording(name)
     with_partitions = [
-        replace(frame, proc=frame.proc | {"partitions": partitions(page_of(frame))}) for frame in recorded.frames
+        replace(frame, proc={"partitions": partitions(page_of(frame) or "")} | frame.proc) for frame in recorded.frames
     ]
     tree = RecordedTree(replace(recorded, frames=with_partitions))
     for tally in collector_over(tree, RecordedAnswers(tree)).tallies():
-        yield tally, change(page_of(tree.frame))
+        page = page_of(tree.frame)
+        yield tally, None if page is None else change(page)
 
 
 @cache
@@ -59,8 +62,8 @@ def report(name: str, change: Callable[[str], str] = same) -> Report:
 
 @cache
 def families() -> dict[str, FamilyReport]:
-    """What became of each family over both recordings."""
-    return {one.name: one for one in by_family([report(name) for name in CAPTURED])}
+    """What became of each family over all recordings."""
+    return {one.name: one for one in by_family([report(name) for name in COMPARED])}
 
 
 def of_status(status: str) -> set[str]:
@@ -83,7 +86,7 @@ def test_every_family_of_the_kubelets_page_is_known() -> None:
     """None of its families is forgotten: each is one of ours or is left out for a reason."""
     known = {metric.name for metric in CADVISOR} | LEFT_OUT.keys() | {"container_scrape_error"}
 
-    assert [name for one in CAPTURED for name in report(one).families if name not in known] == []
+    assert [name for one in COMPARED for name in report(one).families if name not in known] == []
 
 
 @pytest.mark.parametrize("name", sorted({metric.name for metric in CADVISOR} - DIFFERS.keys() - NOT_RECORDED.keys()))
@@ -103,16 +106,17 @@ def test_gauges_that_moved_meanwhile_are_few() -> None:
     assert moved < sum(one.agreeing for one in families().values()) / 20
 
 
-@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize("name", COMPARED)
 def test_each_series_in_one_page_alone_has_a_reason(name: str) -> None:
     """Those of the kubelet's that we have not, and of ours that it has not, in the same frame."""
     assert [one for one in report(name).differences if one.reason is None] == []
 
 
-@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.parametrize("name", COMPARED)
 def test_what_we_have_more_is_of_cgroups_that_come_or_go(name: str) -> None:
-    """We give no series that the kubelet would not give a moment earlier or later."""
-    assert {one.reason for one in report(name).differences if one.ours} == {"start or end"}
+    """We give no series that the kubelet would not give a moment earlier or later, or under its pod's name."""
+    reasons = {one.reason for one in report(name).differences if one.ours}
+    assert reasons == ({"unnamed by the kubelet"} if name == HOSTPID else {"start or end"})
 
 
 def test_zeros_of_the_root_are_the_only_ones_withheld() -> None:
@@ -129,8 +133,28 @@ def test_zeros_of_the_root_are_the_only_ones_withheld() -> None:
 
 
 def test_every_page_is_used() -> None:
-    """Both recordings have a page in each of their eight frames."""
-    assert [report(name).pages for name in CAPTURED] == [8, 8]
+    """The captured recordings have a page in each of their eight frames, the third in five of six."""
+    assert [report(name).pages for name in COMPARED] == [8, 8, 5]
+
+
+def test_start_times_are_the_kubelets_where_the_makings_are_recorded() -> None:
+    """Of pods, slices, sandboxes and containers alike, restarted ones among them."""
+    found = [
+        one.verdict
+        for one in report(HOSTPID).comparisons
+        if one.theirs.key.name == "container_start_time_seconds" and one.verdict != "unread"
+    ]
+    assert (len(found) > 200, set(found)) == (True, {"equal"})
+
+
+def test_networks_are_read_of_the_node_and_of_each_pod_that_has_one() -> None:
+    """Counters of the third recording lie between our readings; a pod on the host's network has none of its own."""
+    report_of = report(HOSTPID)
+    read = [one for one in report_of.comparisons if one.theirs.key.name == "container_network_receive_bytes_total"]
+    between = {dict(one.theirs.key.labels)["id"] for one in read if one.verdict in AGREE}
+    host = {dict(one.key.labels)["pod"] for one in report_of.differences if one.reason == "the host's network"}
+
+    assert ("/" in between, len(between) >= 10, host) == (True, True, {"hostnet"})
 
 
 # --- the comparison itself can fail ---------------------------------------------------------------------------------
