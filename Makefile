@@ -6,7 +6,7 @@ RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
 LISTEN ?= 127.0.0.1:9753
 PROMETHEUS ?= 127.0.0.1:9090
 
-.PHONY: help run monitor test format docs bench e2e loadtest image lock clean
+.PHONY: help run monitor test format docs schema bench e2e loadtest image lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ format: $(VENV)/dev ## mend what `make test` says of format and lint
 docs: $(VENV)/dev ## write the generated documents, golden files and dashboards anew
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m monitoring.dashboards.generate
+
+schema: $(VENV)/dev ## hold the dashboards against Grafana's own types and units, from the npm registry
+	$(BIN)/python -m monitoring.dashboards.schema
 
 bench: $(VENV)/dev ## measure cost per tick and per scrape, beside a plain C loop; writes docs/bench.md
 	$(BIN)/python -m bench.run

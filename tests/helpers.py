@@ -34,17 +34,17 @@ DEADLINE_SECONDS = 20.0
 """How long a test waits for what takes milliseconds, before it fails."""
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
     """Wait for something that other tasks or threads do."""
-    end = time.monotonic() + DEADLINE_SECONDS
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "what was waited for has not happened"
         await asyncio.sleep(0.005)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
     """The same without an event loop."""
-    asyncio.run(until(condition))
+    asyncio.run(until(condition, seconds))
 
 
 def families(text: str, *, openmetrics: bool) -> list[Metric]:
@@ -231,13 +231,17 @@ class Running:
     @property
     def url(self) -> str:
         """Where it says that it serves."""
+        return self.serving(DEADLINE_SECONDS)
+
+    def serving(self, seconds: float) -> str:
+        """Where it says that it serves, within so many seconds."""
         found: list[str] = []
 
         def told() -> bool:
             found.extend(re.findall(r"look at (https?://\S+)/\n", "".join(self.lines)))
             return bool(found) or self._process.poll() is not None
 
-        wait_until(told)
+        wait_until(told, seconds)
         assert found, "".join(self.lines)
         return found[0]
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from collections import defaultdict
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+
+import zstandard
 
 from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker
@@ -15,10 +18,10 @@ from collector.loop import Collector
 from collector.model import SourceName, Tally
 from collector.parity.cadvisor import partitions
 from collector.parity.resource import parse
-from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree, Recording
+from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree, Recording, _assemble
 from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree
 from collector.upstream.collect import KINDS, UpstreamCollector
-from tests.support import collector_over, recording
+from tests.support import FIXTURES, collector_over, recording
 
 
 def replayed(name: str, needs: Needs = EVERYTHING) -> Collector:
@@ -50,6 +53,23 @@ def replayed_upstream(name: str, source: SourceName, *, stale_after: float = 120
 def last_tally(name: str) -> Tally:
     """The tally of a fixture's last frame."""
     return list(replayed(name).tallies())[-1]
+
+
+@cache
+def first_frames(name: str, count: int) -> Recording:
+    """So many frames of a captured fixture, of which no more is read; nor its ``recording.json``, which comes last."""
+    files = {"recording.json": b'{"version": 1, "node": "node1"}'}
+    with zstandard.open(FIXTURES / name, "rb") as packed, tarfile.open(fileobj=packed, mode="r|") as archive:
+        for member in archive:
+            found = re.search(r"(?:^|/)(frames/(\d+)/.+)", member.name)
+            if found is None or not member.isfile():
+                continue
+            if int(found[2]) >= count:
+                break
+            contents = archive.extractfile(member)
+            assert contents is not None
+            files[found[1]] = contents.read()
+    return _assemble(name, files, 0)
 
 
 # --- recordings made of recordings ------------------------------------------------------------------------------------

@@ -80,11 +80,11 @@ def application() -> Dashboard:
             Column("CPU average", of_services(f"avg_over_time({cpu}[$__range])"), "short", 3),
             Column("CPU peak", of_services(f"max_over_time({peak}[$__range])"), "short", 3),
             Column("Memory now", of_services(memory), "bytes"),
-            Column("Memory highest", of_services(f"max_over_time({memory}[$__range])"), "bytes"),
+            Column("Memory highest", of_services(f"max_over_time({memory}[$__range])"), "bytes", width=130),
             Column("Restarts", of_services(f"changes({started}[$__range])"), "none"),
             Column("OOM kills", of_services(f"increase(pod_oom_kills_total{{{OF}}}[$__range])"), "none", 0),
             width=24,
-            height=11,
+            height=13,
             sort=(("CPU average", True),),
         ),
     )
@@ -134,9 +134,9 @@ def application() -> Dashboard:
             Query(of_services(memory, "count"), legend),
             unit="none",
             width=8,
-            decimals=0,
+            height=10,
+            count=True,
             steps=True,
-            calculations=("lastNotNull",),
         ),
         parts.graph(
             "Containers just started",
@@ -144,10 +144,10 @@ def application() -> Dashboard:
             Query(of_services(f"((time() - {started}) < bool ($__rate_interval_ms / 1000))"), legend),
             unit="none",
             width=8,
-            decimals=0,
+            height=10,
+            count=True,
             bars=True,
             stacked=True,
-            calculations=("max",),
             absent="No containers: the collectors run with --no-containers",
         ),
         parts.graph(
@@ -156,10 +156,10 @@ def application() -> Dashboard:
             Query(of_services(f"increase(pod_oom_kills_total{{{OF}}}[$__rate_interval])"), legend),
             unit="none",
             width=8,
-            decimals=0,
+            height=10,
+            count=True,
             bars=True,
             stacked=True,
-            calculations=("max",),
             absent="The collectors run without --collect oom",
         ),
     )
@@ -174,6 +174,7 @@ def application() -> Dashboard:
             ),
             unit="percentunit",
             width=8,
+            height=10,
             absent=NO_PRESSURE,
         )
         for what, quantity, waited, stalled, who in (
@@ -182,6 +183,8 @@ def application() -> Dashboard:
             ("I/O", "io", "I/O", "full", "all"),
         )
     )
+    requests = f"sum by (endpoint) (rate(k6_http_reqs_total{{{K6}%s}}[$__rate_interval]))"
+    sent, failed = requests % "", requests % ',expected_response="false"'
     k6 = (
         parts.graph(
             "Virtual users",
@@ -196,18 +199,21 @@ def application() -> Dashboard:
         parts.graph(
             "Requests",
             "Requests a second, by endpoint.",
-            Query(f"sum by (endpoint) (rate(k6_http_reqs_total{{{K6}}}[$__rate_interval]))", "{{endpoint}}"),
+            Query(sent, "{{endpoint}}"),
             unit="reqps",
             stacked=True,
             absent=NO_K6,
         ),
         parts.graph(
             "Latency",
-            "Of k6's requests by endpoint: the 50th, 95th and 99th percentile, as k6 works them out for each push."
-            " Those"
-            " of several k6 pods cannot be averaged: the highest is shown.",
+            "Of the requests that did not fail, by endpoint: the 50th, 95th and 99th percentile, as k6 works them"
+            " out for"
+            " each push. Those of several k6 pods cannot be averaged: the highest is shown.",
             *(
-                Query(f"max by (endpoint) (k6_http_req_duration_p{p}{{{K6}}})", f"{{{{endpoint}}}} p{p}")
+                Query(
+                    f'max by (endpoint) (k6_http_req_duration_p{p}{{{K6},expected_response!="false"}})',
+                    f"{{{{endpoint}}}} p{p}",
+                )
                 for p in (50, 95, 99)
             ),
             unit="s",
@@ -215,9 +221,11 @@ def application() -> Dashboard:
         ),
         parts.graph(
             "Failed requests and checks",
-            "The share of requests that failed, by endpoint, and of checks that did not hold.",
-            Query(f"max by (endpoint) (k6_http_req_failed_rate{{{K6}}})", "failed, {{endpoint}}"),
-            Query(f"1 - min(k6_checks_rate{{{K6}}})", "checks that did not hold"),
+            "The share of requests that failed, by endpoint; and of the check that held least, the share that did"
+            " not. It is"
+            " made of k6's counters: its rate of failed requests is of each status by itself, and so always 0 or 1.",
+            Query(f"({failed} or 0 * {sent}) / {sent}", "failed, {{endpoint}}"),
+            Query(f"max by (testid) (1 - k6_checks_rate{{{K6}}})", "checks that did not hold"),
             unit="percentunit",
             absent=NO_K6,
         ),

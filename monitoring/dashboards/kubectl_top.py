@@ -27,21 +27,23 @@ def kubectl_top() -> Dashboard:
     """The dashboard."""
     cpu = f"max by (namespace, pod) (pod_cpu_usage_cores{{{OF}}})"
     memory = f"max by (namespace, pod) (pod_memory_usage_bytes{{{OF}}})"
-    container_cpu = f"max by (namespace, pod, container) (pod_container_cpu_usage_cores{{{OF}}})"
-    container_memory = f"max by (namespace, pod, container) (pod_container_memory_working_set_bytes{{{OF}}})"
+    # kubectl has no line for a pod whose CPU is not known yet.
+    shown = f"and on (namespace, pod) {cpu}"
+    container_cpu = f"max by (namespace, pod, container) (pod_container_cpu_usage_cores{{{OF}}}) {shown}"
+    container_memory = f"max by (namespace, pod, container) (pod_container_memory_working_set_bytes{{{OF}}}) {shown}"
     worst = f'podtally_kubelet_difference_ratio{{{OF_JOB},statistic="worst"}}'
     to_the_pod = (
         "/d/podtally-pod?var-namespace=${__data.fields.NAMESPACE}&var-pod=${__data.fields.NAME}&${__url_time_range}"
     )
     total = (
         parts.number(
-            "CPU, as --sum prints it",
+            "CPU, --sum",
             "`kubectl top pods --sum`: the sum of the pods' exact values, rounded up once.",
             Query(millicores(f"sum({cpu})")),
             unit="suffix:m",
         ),
         parts.number(
-            "Memory, as --sum prints it",
+            "Memory, --sum",
             "`kubectl top pods --sum`: the sum of the pods' working sets, rounded down once.",
             Query(mebibytes(f"sum({memory})")),
             unit="suffix:Mi",
@@ -61,7 +63,7 @@ def kubectl_top() -> Dashboard:
             warn_above=1,
         ),
         parts.number(
-            "Worst difference, CPU",
+            "CPU off by at most",
             "From the kubelet's own value over the same window, of containers above 10m, at the last comparison.",
             Query(f'max({worst[:-1]},quantity="cpu"}})'),
             unit="percentunit",
@@ -71,7 +73,7 @@ def kubectl_top() -> Dashboard:
             absent="not compared",
         ),
         parts.number(
-            "Worst difference, memory",
+            "Memory off by at most",
             "From the kubelet's own value, of containers above 10Mi, at the last comparison.",
             Query(f'max({worst[:-1]},quantity="memory"}})'),
             unit="percentunit",
@@ -88,9 +90,11 @@ def kubectl_top() -> Dashboard:
             " prints. metrics-server looks every 15 s, so that in a ramp it is up to half a minute behind this table.",
             {"namespace": "NAMESPACE", "pod": "NAME"},
             Column("CPU(cores)", millicores(cpu), "suffix:m"),
-            Column("MEMORY(bytes)", mebibytes(memory), "suffix:Mi"),
+            Column("MEMORY(bytes)", f"{mebibytes(memory)} {shown}", "suffix:Mi", width=130),
+            width=13,
             height=18,
             sort=(("NAMESPACE", False), ("NAME", False)),
+            widths={"NAMESPACE": 100},
             links={"NAME": ("Where this pod's CPU and memory go", to_the_pod)},
         ),
         parts.graph(
@@ -99,6 +103,7 @@ def kubectl_top() -> Dashboard:
             " collector, so no rate is taken here.",
             Query(millicores(cpu), "{{pod}}"),
             unit="suffix:m",
+            width=11,
             height=9,
         ),
         parts.graph(
@@ -106,6 +111,7 @@ def kubectl_top() -> Dashboard:
             "The same over time: the working set in Mi, rounded down.",
             Query(mebibytes(memory), "{{pod}}"),
             unit="suffix:Mi",
+            width=11,
             height=9,
         ),
     )
@@ -114,8 +120,8 @@ def kubectl_top() -> Dashboard:
             "kubectl top pods --containers",
             "The same for each container.",
             {"namespace": "NAMESPACE", "pod": "POD", "container": "NAME"},
-            Column("CPU(cores)", millicores(container_cpu), "suffix:m"),
-            Column("MEMORY(bytes)", mebibytes(container_memory), "suffix:Mi"),
+            Column("CPU(cores)", millicores(f"({container_cpu})"), "suffix:m"),
+            Column("MEMORY(bytes)", mebibytes(f"({container_memory})"), "suffix:Mi", width=130),
             width=24,
             height=14,
             sort=(("NAMESPACE", False), ("POD", False), ("NAME", False)),
@@ -141,7 +147,7 @@ def kubectl_top() -> Dashboard:
             Query(f"sum by (quantity) (podtally_kubelet_outside_containers{{{OF_JOB}}})", "outside, {{quantity}}"),
             Query(f"sum by (quantity) (podtally_kubelet_compared_containers{{{OF_JOB}}})", "compared, {{quantity}}"),
             unit="none",
-            decimals=0,
+            count=True,
             absent=COMPARED,
         ),
     )

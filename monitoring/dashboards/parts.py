@@ -15,6 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.table import Options as Table
 
 SOURCE = kinds.DataSourceRef("prometheus", "${datasource}")
 """The data source that the reader has chosen at the top."""
@@ -35,12 +36,13 @@ class Query(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table, made of one query's values."""
+    """A column of a table, made of one query's values; one without a title is not shown, and its labels alone are."""
 
     title: str
     expression: str
     unit: str = "none"
     decimals: int | None = None
+    width: int = 110
 
 
 class Row(NamedTuple):
@@ -67,6 +69,9 @@ def _targets(queries: Iterable[Query], *, as_table: bool = False) -> list[promet
 
 def _fixed(color: str) -> models.DynamicConfigValue:
     return models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": color})
+
+
+_COLORS = dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC)
 
 
 def line(name: str, color: str, *, dashed: bool = False) -> tuple[str, list[models.DynamicConfigValue]]:
@@ -110,12 +115,19 @@ def graph(
     steps: bool = False,
     label: str = "",
     most: float | None = None,
-    decimals: int | None = None,
-    calculations: Sequence[str] = ("lastNotNull", "max"),
+    count: bool = False,
+    least: float | None = None,
     looks: Sequence[tuple[str, list[models.DynamicConfigValue]]] = (),
     absent: str | None = None,
 ) -> models.Panel:
-    """Values over time. ``absent``: what is said in place of the graph where no query has a series."""
+    """Values over time. ``count``: whole numbers, mostly small.
+
+    ``most``: where the axis ends; ``least``: how far it goes at least, so that zeros are not drawn on an axis to 100.
+    ``absent``: what is said in place of the graph where no query has a series.
+    """
+    wide = width == WIDTH
+    if least is None:
+        least = 1 if count else 0.1 if unit == "percentunit" else None
     panel = (
         timeseries.Panel()
         .title(title)
@@ -125,6 +137,7 @@ def graph(
         .height(height)
         .unit(unit)
         .min(0)
+        .color_scheme(_COLORS)
         .line_width(0 if bars else 1)
         .fill_opacity(70 if bars else 25 if stacked else 0)
         .show_points(kinds.VisibilityMode.NEVER)
@@ -137,9 +150,9 @@ def graph(
         .legend(
             common.VizLegendOptions()
             .show_legend(True)
-            .display_mode(kinds.LegendDisplayMode.TABLE)
-            .placement(kinds.LegendPlacement.RIGHT if width == WIDTH else kinds.LegendPlacement.BOTTOM)
-            .calcs(list(calculations))
+            .display_mode(kinds.LegendDisplayMode.TABLE if wide else kinds.LegendDisplayMode.LIST)
+            .placement(kinds.LegendPlacement.RIGHT if wide else kinds.LegendPlacement.BOTTOM)
+            .calcs(["lastNotNull", "max"] if wide else [])
         )
         .targets(list(_targets(queries)))
     )
@@ -147,8 +160,10 @@ def graph(
         panel.axis_label(label)
     if most is not None:
         panel.max(most)
-    if decimals is not None:
-        panel.decimals(decimals)
+    if count:
+        panel.decimals(0)
+    if least is not None and most is None:
+        panel.axis_soft_max(least)
     if absent:
         panel.no_value(absent)
     for name, properties in looks:
@@ -185,6 +200,7 @@ def number(
         .height(height)
         .unit(unit)
         .thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .color_mode(kinds.BigValueColorMode.VALUE)
         .graph_mode(kinds.BigValueGraphMode.NONE)
         .text_mode(kinds.BigValueTextMode.VALUE_AND_NAME if named else kinds.BigValueTextMode.VALUE)
@@ -198,6 +214,10 @@ def number(
     return panel.build()
 
 
+def _sorted_by(title: str, desc: bool) -> models.DataTransformerConfig:
+    return models.DataTransformerConfig("sortBy", options={"fields": {}, "sort": [{"field": title, "desc": desc}]})
+
+
 def rows(
     title: str,
     description: str,
@@ -207,16 +227,17 @@ def rows(
     height: int = 8,
     sort: Sequence[tuple[str, bool]] = (),
     links: dict[str, tuple[str, str]] | None = None,
+    widths: dict[str, int] | None = None,
     absent: str | None = None,
 ) -> models.Panel:
     """A table as things are now: a row for each set of ``labels`` (label: title of its column), a column a query.
 
     ``sort``: titles of columns, and whether the greatest comes first. ``links``: what a cell of a column leads to, as
-    title and URL.
+    title and URL. ``widths``: of columns of labels; those without one share what is left.
     """
     refs = [chr(ord("A") + at) for at in range(len(columns))]
     values = [f"Value #{ref}" if len(columns) > 1 else "Value" for ref in refs]
-    titles = labels | dict(zip(values, (column.title for column in columns), strict=True))
+    titles = labels | {value: column.title for value, column in zip(values, columns, strict=True) if column.title}
     panel = (
         table.Panel()
         .title(title)
@@ -226,30 +247,41 @@ def rows(
         .height(height)
         .show_header(True)
         .cell_height(kinds.TableCellHeight.SM)
-        .sort_by([common.TableSortByFieldState().display_name(name).desc(desc) for name, desc in sort])
         .targets(list(_targets([Query(column.expression, instant=True) for column in columns], as_table=True)))
         .with_transformation(models.DataTransformerConfig("merge", options={}))
         .with_transformation(
             models.DataTransformerConfig(
                 "organize",
                 options={
-                    "excludeByName": {"Time": True},
+                    "excludeByName": {name: True for name in ("Time", *values) if name not in titles},
                     "indexByName": {name: at for at, name in enumerate(titles)},
                     "renameByName": titles,
                 },
             )
         )
     )
-    for column in columns:
-        looks = [models.DynamicConfigValue("unit", column.unit)]
+    # One after the other, the last key first: a table sorts by one column alone.
+    for name, desc in reversed(sort):
+        panel.with_transformation(_sorted_by(name, desc))
+    for column in filter(lambda one: one.title, columns):
+        looks = [
+            models.DynamicConfigValue("unit", column.unit),
+            models.DynamicConfigValue("custom.width", column.width),
+        ]
         if column.decimals is not None:
             looks.append(models.DynamicConfigValue("decimals", column.decimals))
         panel.override_by_name(column.title, looks)
+    for name, pixels in (widths or {}).items():
+        panel.override_by_name(name, [models.DynamicConfigValue("custom.width", pixels)])
     for name, (text, url) in (links or {}).items():
         panel.override_by_name(name, [models.DynamicConfigValue("links", [{"title": text, "url": url}])])
     if absent:
         panel.no_value(absent)
-    return panel.build()
+    made = panel.build()
+    # The builder's default; Grafana has no such option since 12.
+    assert isinstance(made.options, Table)
+    made.options.footer = None
+    return made
 
 
 def bars(
@@ -272,6 +304,7 @@ def bars(
         .height(height)
         .unit(columns[0].unit)
         .min(0)
+        .color_scheme(_COLORS)
         .x_field(by)
         .orientation(kinds.VizOrientation.HORIZONTAL)
         .show_value(kinds.VisibilityMode.NEVER)
@@ -292,11 +325,7 @@ def bars(
                 },
             )
         )
-        .with_transformation(
-            models.DataTransformerConfig(
-                "sortBy", options={"fields": {}, "sort": [{"field": columns[-1].title, "desc": True}]}
-            )
-        )
+        .with_transformation(_sorted_by(columns[-1].title, desc=True))
     )
     if absent:
         panel.no_value(absent)
@@ -422,22 +451,33 @@ def _laid_out(contents: Sequence[Row]) -> list[models.Panel | models.RowPanel]:
             )
             found.append(head)
             top += 1
-        below_the_head = top
-        left = tallest = 0
+        filled = [top] * WIDTH
         for panel in row.panels:
             ids += 1
-            assert panel.grid_pos is not None
-            if left + panel.grid_pos.w > WIDTH:
-                left, top, tallest = 0, top + tallest, 0
             panel.id_val = ids
-            panel.grid_pos.x, panel.grid_pos.y = left, top
-            left, tallest = left + panel.grid_pos.w, max(tallest, panel.grid_pos.h)
+            _put(panel, filled)
             (head.panels if head is not None and row.collapsed else found).append(panel)
         # What is folded away takes no place; its panels' own places are those that they have once it is opened.
-        top = below_the_head if row.collapsed else top + tallest
+        top = top if row.collapsed else max(filled)
     return found
+
+
+def _put(panel: models.Panel, filled: list[int]) -> None:
+    """Give a panel the highest place that is free, and of these the leftmost; ``filled``: how deep each column is."""
+    place = panel.grid_pos
+    assert place is not None
+    place.y, place.x = min((max(filled[x : x + place.w]), x) for x in range(WIDTH - place.w + 1))
+    filled[place.x : place.x + place.w] = [place.y + place.h] * place.w
+
+
+_OF_INTERVALS = ("auto", "auto_min", "auto_count")
+"""What the encoder writes on every variable, and Grafana has on those of kind interval alone."""
 
 
 def as_json(built: models.Dashboard) -> str:
     """The file that Grafana reads."""
-    return json.dumps(built, cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
+    found = json.loads(json.dumps(built, cls=JSONEncoder))
+    for variable in found["templating"]["list"]:
+        for key in _OF_INTERVALS:
+            variable.pop(key, None)
+    return json.dumps(found, indent=2, sort_keys=True) + "\n"

@@ -12,8 +12,8 @@ OF = 'job=~"$job",namespace="$namespace",pod="$pod"'
 
 NO_LIMIT = "No CPU limit, so no throttling"
 NO_PRESSURE = "This node has no pressure files (PSI), or its collector runs without --collect pressure"
-NO_CADVISOR = "Nothing scrapes podtally's /metrics/cadvisor: docs/cadvisor.md says how"
-NO_NETWORK = "Network needs daemonset/components/hostpid and a scrape of /metrics/cadvisor: docs/cadvisor.md"
+NO_CADVISOR = "Nothing scrapes podtally's /metrics/cadvisor: docs/dashboards.md says how"
+NO_NETWORK = "Network needs daemonset/components/hostpid and a scrape of /metrics/cadvisor: docs/dashboards.md"
 
 
 def rate(name: str, more: str = "") -> str:
@@ -161,13 +161,12 @@ def pod() -> Dashboard:
             unit="bytes",
             height=11,
             stacked=True,
-            calculations=("lastNotNull",),
             looks=[
                 parts.colored("anonymous", "blue"),
                 parts.colored("shared memory, tmpfs", "purple"),
                 parts.colored("kernel, held", "#9E9E9E"),
                 parts.colored("kernel, reclaimable", "super-light-green"),
-                parts.colored("page cache, in recent use", "light-green"),
+                parts.colored("page cache, in recent use", "dark-green"),
                 parts.colored("page cache, not in recent use", "green"),
                 parts.line("usage", "text", dashed=True),
                 parts.line("working set", "orange"),
@@ -200,7 +199,7 @@ def pod() -> Dashboard:
             Query(f"max by (event) (increase(pod_cgroup_memory_events_total{{{OF}}}[$__rate_interval]))", "{{event}}"),
             unit="short",
             bars=True,
-            calculations=("max",),
+            least=1,
             absent="The collector runs without --collect oom",
         ),
         parts.graph(
@@ -230,7 +229,7 @@ def pod() -> Dashboard:
             Column("Memory limit", of_containers("pod_container_memory_limit_bytes"), "bytes"),
             Column("Age", f"time() - {of_containers('pod_container_start_time_seconds')}", "s"),
             Column("OOM kills", of_containers("pod_container_oom_kills_total")),
-            width=16,
+            width=24,
             sort=(("Container", False),),
             absent="No containers: the collector runs with --no-containers",
         ),
@@ -238,8 +237,9 @@ def pod() -> Dashboard:
             "What it is",
             "The pod's node, quality of service and workload, as the kubelet's list of pods says.",
             {"node": "Node", "qos_class": "QoS", "workload_kind": "Workload", "workload_name": "Name"},
-            Column("Pods", f"max by (node, qos_class, workload_kind, workload_name) (pod_info{{{OF}}})"),
-            width=8,
+            Column("", f"max by (node, qos_class, workload_kind, workload_name) (pod_info{{{OF}}})"),
+            width=24,
+            height=4,
         ),
     )
     pressure = tuple(
@@ -303,6 +303,7 @@ def pod() -> Dashboard:
                 "{{interface}} transmit",
             ),
             unit="pps",
+            least=1,
             absent=NO_NETWORK,
         ),
     )

@@ -11,7 +11,6 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from collector.metrics.account import Account, AccountCollector, KubeletAgreemen
 from monitoring.local import configuration, prometheus
 from tests.helpers import free_port, served_in_thread, started
 from tests.monitoring.social import all_twelve
-from tests.replays import completed, write
-from tests.support import CAPTURED, FIXTURES, recording
+from tests.replays import completed, first_frames, write
+from tests.support import CAPTURED, FIXTURES
 
 PLAIN = "podtally-plain"
 """The job of a node without pressure files, limits, network, disks, a comparison and k6."""
@@ -94,16 +93,21 @@ def k6(seconds: float) -> str:
         return ""
     run = 'testid="load-1",profile="load",scenario="load"'
     lines = [f"k6_vus{{{run}}} {users:.0f}", f"k6_dropped_iterations_total{{{run}}} {max(0, seconds - 60) // 20:.0f}"]
-    lines.append(f"k6_checks_rate{{{run}}} 0.998")
+    lines.append(f'k6_checks_rate{{{run},check="the answer has posts"}} 0.998')
     for endpoint, (share, rest) in _ENDPOINTS.items():
-        of = f'{run},endpoint="{endpoint}"'
-        lines.append(f"k6_http_reqs_total{{{of}}} {share * seconds * 80:.0f}")
-        lines.append(f"k6_http_req_failed_rate{{{of}}} {users / 1e5:.5f}")
-        for percentile, times in ((50, 1), (95, 2.5), (99, 6)):
-            latency = rest * times * (1 + (users / 100) ** 2)
-            lines.append(f"k6_http_req_duration_p{percentile}{{{of}}} {latency:.5f}")
+        requests = share * seconds * 80
+        for status, expected, part in (("200", "true", 0.998), ("500", "false", 0.002)):
+            of = f'{run},endpoint="{endpoint}",status="{status}",expected_response="{expected}"'
+            lines.append(f"k6_http_reqs_total{{{of}}} {requests * part:.0f}")
+            lines.append(f"k6_http_req_failed_rate{{{of}}} {expected == 'false':d}")
+            for percentile, times in ((50, 1), (95, 2.5), (99, 6)):
+                latency = rest * times * (1 + (users / 100) ** 2)
+                lines.append(f"k6_http_req_duration_p{percentile}{{{of}}} {latency:.5f}")
     return "\n".join((*lines, ""))
 
+
+START_SECONDS = 90.0
+"""How long the replays may take to begin: four at once, on a machine that does other things."""
 
 # --- the stage ------------------------------------------------------------------------------------------------------
 
@@ -121,8 +125,7 @@ def social(frames: int) -> Callable[[Path], Path]:
     """Makes a recording of the twelve services: that many seconds of it."""
 
     def make(folder: Path) -> Path:
-        of = recording("parity-1hz.tar.zst")
-        return write(all_twelve(replace(of, frames=of.frames[:frames])), folder / "social.tar")
+        return write(all_twelve(first_frames("parity-1hz.tar.zst", frames)), folder / "social.tar")
 
     return make
 
@@ -132,7 +135,7 @@ def stage(folder: Path, *, frames: int = 25, run_of_k6: Callable[[], float] | No
     """The URL of a Prometheus that scrapes all of this; ``run_of_k6``: seconds into k6's run, which begins now."""
     began = time.monotonic()
     into_the_run = run_of_k6 or (lambda: 30 + (time.monotonic() - began) % 240)
-    node = write(completed(recording(CAPTURED[0])), folder / "node.tar")
+    node = write(completed(first_frames(CAPTURED[0], 5)), folder / "node.tar")
     pages: Mapping[str, Callable[[], str]] = {"/account": own_account, "/k6": lambda: k6(into_the_run())}
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -146,17 +149,18 @@ def stage(folder: Path, *, frames: int = 25, run_of_k6: Callable[[], float] | No
         loop = ("--loop", *here)
         labels = ("--pod-labels", "app,service")
         replays = {
-            "node1": open_.enter_context(started("replay", node, *loop, "--speed", "2")),
+            "node1": open_.enter_context(started("replay", node, *loop)),
             "node2": open_.enter_context(started("replay", social(frames)(folder), *labels, *loop)),
             SUMMARY: open_.enter_context(started("replay", FIXTURES / CAPTURED[0], "--source", "summary", *here)),
             PLAIN: open_.enter_context(started("replay", FIXTURES / "missing-files", *loop, "--speed", "2")),
         }
+        urls = {name: one.serving(START_SECONDS) for name, one in replays.items()}
         stand_in = at(open_.enter_context(served_in_thread(answer)))
-        config = configuration({name: at(replays[name].url) for name in ("node1", "node2")})
+        config = configuration({name: at(urls[name]) for name in ("node1", "node2")})
         config["scrape_configs"] += [
-            _job(CADVISOR, at(replays["node1"].url), "/metrics/cadvisor", instance="node1"),
-            _job(SUMMARY, at(replays[SUMMARY].url), instance="node3"),
-            _job(PLAIN, at(replays[PLAIN].url), instance="node4"),
+            _job(CADVISOR, at(urls["node1"]), "/metrics/cadvisor", instance="node1"),
+            _job(SUMMARY, at(urls[SUMMARY]), instance="node3"),
+            _job(PLAIN, at(urls[PLAIN]), instance="node4"),
             _job(ACCOUNT, stand_in, "/account", instance="node1"),
             _job("k6", stand_in, "/k6"),
         ]

@@ -13,9 +13,10 @@ from tests.monitoring.grafana import NAMES, chosen, filled, instant, marks, opti
 from tests.monitoring.social import NAMESPACE, SERVICES
 from tests.monitoring.stage import PLAIN, stage
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
-)
+pytestmark = [
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"),
+    pytest.mark.timeout(300),  # the first test's includes the stage's beginning
+]
 
 DEADLINE_SECONDS = 90.0
 """How long data is waited for; two scrapes 5 s apart and a rate of the collector's own take some 20 s."""
