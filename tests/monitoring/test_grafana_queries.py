@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import pytest
 
@@ -20,6 +21,8 @@ pytestmark = [
 
 DEADLINE_SECONDS = 90.0
 """How long data is waited for; two scrapes 5 s apart and a rate of the collector's own take some 20 s."""
+
+Key = TypeVar("Key")
 
 PODS = (("team-b", "burner"), ("team-c", "pagecache"), ("team-b", "crasher"))
 """No pod of the recording has a CPU limit, a disk and a container that ends: the last two panels have these."""
@@ -55,58 +58,68 @@ def has_number(url: str, expression: str) -> bool:
     return any(math.isfinite(float(one["value"][1])) for one in instant(url, expression))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_target_has_data(url: str, name: str) -> None:
-    """With one of the assignments, within the deadline: each target of each panel, folded away or not."""
-    asked = {
-        (panel.title, expression): [filled(expression, values) for values in assignments(url, name)]
-        for panel in panels(name)
-        for expression in panel.expressions
-    }
+def still_missing(asked: Mapping[Key, list[str]], has_data: Callable[[str], bool]) -> set[Key]:
+    """Those of which no query has data within the deadline."""
     missing = set(asked)
     until = time.monotonic() + DEADLINE_SECONDS
     while missing and time.monotonic() < until:
-        missing = {one for one in missing if not any(has_number(url, text) for text in asked[one])}
+        missing = {one for one in missing if not any(map(has_data, asked[one]))}
         if missing:
             time.sleep(1)
-
-    assert missing == set()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_variable_offers_something(url: str, name: str) -> None:
-    """As Grafana's data source asks for it, those above it having the values that they have at first."""
-    values = chosen(url, name)
-
-    assert [one["name"] for one in variables(name) if not options(url, one, values)] == []
+    return missing
 
 
-@pytest.mark.parametrize("name", ["application", "pod"])
-def test_every_annotation_has_data(url: str, name: str) -> None:
-    """A run of k6 and the starts of containers; a start is a time of the last days, in milliseconds."""
-    values = assignments(url, name)[0]
-    for one in marks(name):
-        found = [float(series["value"][1]) for series in instant(url, filled(one["expr"], values))]
-        assert found, one["name"]
-        if one["useValueForTime"]:
-            assert all(abs(time.time() - value / 1000) < 10 * 365 * 86400 for value in found)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_without_a_feature_a_panel_has_data_or_says_why(url: str, name: str) -> None:
-    """Of a kernel without pressure files and memory.peak, pods without limits, and nothing but /metrics scraped."""
-    values = chosen(url, name, job=PLAIN, namespace="team-a")
-    if name == "pod":
-        values |= {"pod": next(one for one in options(url, variables(name)[-1], values) if one.startswith("whole"))}
-    empty = [
-        panel.title
+def test_every_target_has_data(url: str) -> None:
+    """With one of the assignments, within the deadline: each target of each panel, folded away or not."""
+    asked = {
+        (name, panel.title, expression): [filled(expression, values) for values in looked_at]
+        for name in NAMES
+        for looked_at in [assignments(url, name)]
         for panel in panels(name)
-        if not panel.folded
-        and not panel.says_when_absent
-        and not any(instant(url, filled(expression, values)) for expression in panel.expressions)
+        for expression in panel.expressions
+    }
+
+    assert still_missing(asked, lambda text: has_number(url, text)) == set()
+
+
+def test_every_variable_offers_something(url: str) -> None:
+    """As Grafana's data source asks for it, those above it having the values that they have at first."""
+    empty = [
+        (name, one["name"]) for name in NAMES for one in variables(name) if not options(url, one, chosen(url, name))
     ]
 
     assert empty == []
+
+
+def test_every_annotation_has_data(url: str) -> None:
+    """A run of k6 and the starts of containers; a start is a time of the last years, in milliseconds."""
+    found = {
+        (name, one["name"], one["useValueForTime"]): [
+            float(series["value"][1]) for series in instant(url, filled(one["expr"], assignments(url, name)[0]))
+        ]
+        for name in NAMES
+        for one in marks(name)
+    }
+
+    assert [key for key, values in found.items() if not values] == []
+    times = [value / 1000 for (_, _, at_value), values in found.items() if at_value for value in values]
+    assert all(abs(time.time() - one) < 10 * 365 * 86400 for one in times)
+
+
+def test_without_a_feature_a_panel_has_data_or_says_why(url: str) -> None:
+    """Of a kernel without pressure files and memory.peak, pods without limits, and nothing but /metrics scraped."""
+    asked: dict[tuple[str, str], list[str]] = {}
+    for name in NAMES:
+        values = chosen(url, name, job=PLAIN, namespace="team-a")
+        if name == "pod":
+            values |= {"pod": next(one for one in options(url, variables(name)[-1], values) if one.startswith("whole"))}
+        asked |= {
+            (name, panel.title): [filled(expression, values) for expression in panel.expressions]
+            for panel in panels(name)
+            if not panel.folded and not panel.says_when_absent
+        }
+
+    assert still_missing(asked, lambda text: bool(instant(url, text))) == set()
 
 
 def test_the_social_networks_services_show_without_editing(url: str) -> None:
@@ -122,15 +135,16 @@ def test_the_social_networks_services_show_without_editing(url: str) -> None:
         assert sorted(one["metric"]["service"] for one in found) == list(SERVICES), title
 
 
-@pytest.mark.parametrize("label", ["workload_name", "label_app", "label_service"])
-def test_services_may_be_named_by_a_pod_label(url: str, label: str) -> None:
-    """Those that --pod-labels exports are offered, and name the same twelve."""
+def test_services_may_be_named_by_a_pod_label(url: str) -> None:
+    """Those that --pod-labels exports are offered beside the workload, and name the same twelve."""
     by = next(one for one in variables("application") if one["name"] == "by")
-    values = chosen(url, "application", namespace=NAMESPACE, by=label)
     cpu = next(panel.expressions[0] for panel in panels("application") if panel.title == "CPU by service")
+    labels = options(url, by, chosen(url, "application", namespace=NAMESPACE))
 
-    assert label in options(url, by, values)
-    assert sorted(one["metric"]["service"] for one in instant(url, filled(cpu, values))) == list(SERVICES)
+    assert labels == ["label_app", "label_service", "workload_name"]
+    for label in labels:
+        values = chosen(url, "application", namespace=NAMESPACE, by=label)
+        assert sorted(one["metric"]["service"] for one in instant(url, filled(cpu, values))) == list(SERVICES)
 
 
 def test_a_pod_without_a_workload_stands_for_itself(url: str) -> None:
