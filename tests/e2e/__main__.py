@@ -19,7 +19,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="all tests, on both drivers and two kernels; then down (make e2e)")
     run.add_argument("--keep", action="store_true", help="leave the last node up")
-    run.add_argument("--short", action="store_true", help="the short set alone, on the first driver")
+    extent = run.add_mutually_exclusive_group()
+    extent.add_argument("--short", action="store_true", help="the short set alone, on the first driver")
+    extent.add_argument("--apart", action="store_true", help="the load test and the monitoring stack alone, likewise")
     one = commands.add_parser("up", help="bring the node up, with podtally and the workloads on it")
     one.add_argument("--driver", choices=("systemd", "cgroupfs"), default="systemd")
     one.add_argument("--kernel", choices=("older", "newer"), default="older")
@@ -60,18 +62,22 @@ def bring_up(driver: str, kernel: str) -> None:
         cluster.deploy()
 
 
-def run(*, keep: bool, short: bool) -> int:
-    """The whole: the long set on the first node, the short one on the second driver with the newer kernel."""
+_SETS = {"long": "not apart", "short": "short", "apart": "apart"}
+"""The markers of each set of tests."""
+
+
+def run(*, keep: bool, only: str | None) -> int:
+    """The whole: the long set on the first node, the short one on the second driver and newer kernel; or one set."""
     shutil.rmtree(LOGS, ignore_errors=True)
     shutil.rmtree(RESULTS, ignore_errors=True)
-    plan = [("systemd", "older", "short" if short else "long")]
-    if not short:
+    plan = [("systemd", "older", only or "long")]
+    if not only:
         plan.append(("cgroupfs", "newer", "short"))
     status = 0
     for index, (driver, kernel, extent) in enumerate(plan):
         bring_up(driver, kernel)
         with cluster.stage(f"tests, the {extent} set"):
-            found = pytest(*(["-m", "short"] if extent == "short" else []))
+            found = pytest("-m", _SETS[extent])
         if found:
             status = 1
             cluster.gather_logs()
@@ -107,7 +113,8 @@ def main() -> int:
             raise E2EError("no node is up: python -m tests.e2e up brings one up.")
         match arguments.command:
             case "run":
-                return run(keep=arguments.keep, short=arguments.short)
+                only = "short" if arguments.short else "apart" if arguments.apart else None
+                return run(keep=arguments.keep, only=only)
             case "up":
                 bring_up(arguments.driver, arguments.kernel)
                 print("up. A shell on it: python -m tests.e2e shell; kubectl: python -m tests.e2e kubectl get pods -A")

@@ -24,8 +24,11 @@ OBSERVE_SECONDS = float(os.environ.get("PODTALLY_E2E_OBSERVE_SECONDS") or 600)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The short set is what runs on the second driver and kernel."""
+    """The short set runs on the second driver and kernel too; what is apart would take `make e2e` over half an hour."""
     config.addinivalue_line("markers", "short: runs on every driver and kernel, in a minute or two")
+    config.addinivalue_line(
+        "markers", "apart: what is built on the collector; runs with `--apart`, on a node of its own"
+    )
 
 
 @dataclass

@@ -24,6 +24,8 @@ from tests.e2e.processes import inside, wait_for
 from tests.e2e.prometheus import URL
 from tests.loadtest.application import FRONT, PORTS
 
+pytestmark = pytest.mark.apart
+
 NAMESPACE = "social-network"
 BEFORE_SECONDS = AFTER_SECONDS = 60
 SETTLE_SECONDS = 20

@@ -18,6 +18,8 @@ from tests.e2e.layout import BIN, HERE, NODE, REPO
 from tests.e2e.observing import fetch, table
 from tests.e2e.processes import wait_for
 
+pytestmark = pytest.mark.apart
+
 OVERLAY = HERE / "manifests" / "monitoring"
 
 
