@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from monitoring import local
-from tests.helpers import DEADLINE_SECONDS, REPO, environment, free_port, wait_until
+from tests.helpers import REPO, environment, free_port
+from tests.monitoring.test_prometheus import wait_for
 from tests.support import FIXTURES
 
 RECORDING = FIXTURES / "static-pod"
@@ -38,7 +39,7 @@ def monitor(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit status, and the last line that it says of why."""
-    _, err = process.communicate(timeout=DEADLINE_SECONDS)
+    _, err = process.communicate(timeout=local.DEADLINE_SECONDS)
     return process.returncode, err.splitlines()[-1]
 
 
@@ -51,7 +52,7 @@ def test_without_prometheus_it_says_how_to_install_it(tmp_path: Path) -> None:
 def test_a_recording_that_is_none() -> None:
     """The collector says what is wrong with it; nothing is left running."""
     process = monitor("no-such-recording", "--listen", f"127.0.0.1:{free_port()}")
-    _, err = process.communicate(timeout=DEADLINE_SECONDS)
+    _, err = process.communicate(timeout=local.DEADLINE_SECONDS)
     assert process.returncode == 2
     assert "no-such-recording" in err
     assert "Traceback" not in err
@@ -75,7 +76,7 @@ def test_both_serve_until_ctrl_c(tmp_path: Path) -> None:
     listen, prometheus = (f"127.0.0.1:{free_port()}" for _ in range(2))
     process = monitor(RECORDING, "--listen", listen, "--prometheus", prometheus, TMPDIR=str(tmp_path))
     try:
-        wait_until(lambda: answers(f"http://{prometheus}/-/ready"))
+        wait_for(lambda: answers(f"http://{prometheus}/-/ready"))
         assert answers(f"http://{listen}/metrics")
         second = monitor(RECORDING, "--listen", f"127.0.0.1:{free_port()}", "--prometheus", prometheus)
         status, why = ended(second)
@@ -84,7 +85,7 @@ def test_both_serve_until_ctrl_c(tmp_path: Path) -> None:
         assert "address already in use" in why
     finally:
         os.kill(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=DEADLINE_SECONDS)
+        _, err = process.communicate(timeout=local.DEADLINE_SECONDS)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert not answers(f"http://{prometheus}/-/ready")
