@@ -67,12 +67,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Both, with rates and rules evaluated once at least."""
     listen = f"127.0.0.1:{free_port()}"
     with started("replay", RECORDING, "--loop", "--speed", "10", "--listen", "127.0.0.1:0") as replay:
-        address = urllib.parse.urlsplit(replay.url).netloc
+        served = replay.serving(WAIT_SECONDS)
+        address = urllib.parse.urlsplit(served).netloc
         config = local.configuration({"node1": address}, scrape_interval="1s", scrape_timeout="1s")
         for job in config["scrape_configs"]:
             assert "scrape_interval" not in job
         with local.prometheus(tmp_path_factory.mktemp("prometheus"), config, listen):
-            found = Stack(f"http://{listen}", replay.url)
+            found = Stack(f"http://{listen}", served)
             wait_for(lambda: bool(found.query("namespace_workload:pod_cpu_usage_cores:sum")))
             yield found
 
