@@ -67,7 +67,7 @@ class Stored:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
-    """As docs/quickstart.md has it for a recording of one's own: written as OpenMetrics, made into blocks, served."""
+    """As docs/recordings.md has it: a recording written as OpenMetrics, made into blocks, and served."""
     folder = tmp_path_factory.mktemp("stored")
     tree = RecordedTree(first_frames("parity-1hz.tar.zst", FRAMES))
     tallies = list(collector_over(tree, RecordedAnswers(tree)).tallies())
