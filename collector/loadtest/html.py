@@ -46,6 +46,7 @@ ul.key {{ list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.1rem; m
   font-size: 13px; max-width: {plot.WIDTH - 64}px; }}
 ul.key svg {{ display: inline-block; width: 18px; height: 8px; margin-right: .35rem; }}
 ul.key .line {{ stroke-width: 3; }}
+@media (max-width: 40rem) {{ td.first {{ white-space: normal; }} th, td {{ padding-right: .6rem; }} }}
 @media print {{ body {{ margin: 0; }} h2 {{ break-after: avoid; }} figure, table {{ break-inside: avoid; }} }}
 figure {{ margin: 0 0 .8rem; }}
 """
