@@ -945,6 +945,8 @@ def _loadtest_run(arguments: argparse.Namespace) -> int:
         if arguments.prometheus_url
         else ThroughKubectl(kubectl, arguments.prometheus_service)
     )
+    # A pipeline that is cancelled leaves no load behind either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return _tell_report(run.run(plan, kubectl, prometheus), out)
 
 

@@ -6,7 +6,7 @@ from html import escape
 from typing import Final
 
 from collector.loadtest import plot, telling, words
-from collector.loadtest.model import Report, Spans
+from collector.loadtest.model import Report, Spans, State
 from collector.loadtest.telling import Plot, Section, Table
 
 _LIGHT: Final = ("#1f66d1", "#d1541c", "#178a4a", "#8b46d6", "#a97c00", "#0b8793", "#c92a66", "#6f757d")
@@ -120,13 +120,13 @@ def _table(table: Table, spans: Spans) -> str:
     return "".join(lines)
 
 
-def _cell(table: Table, column: int, text: str, state: str | None) -> str:
+def _cell(table: Table, column: int, text: str, state: State | None) -> str:
     if column >= table.words_first:
         kind = "n"
     elif column == 0:
         kind = "first"
     else:
         kind = ""
-    if state is not None and text.startswith(telling.STATES[state]) and column:  # type: ignore[index]
+    if state is not None and text.startswith(telling.STATES[state]) and column:
         kind = f"{kind} {state}".strip()
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"

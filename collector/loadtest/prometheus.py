@@ -20,12 +20,16 @@ class Prometheus(Protocol):
     where: str
     """For a person."""
 
-    def query(self, expression: str, time: float) -> bytes:
-        """The answer of ``/api/v1/query`` at a time. Raises :class:`ClusterError` if there is none."""
+    def query(self, expression: str, time: float | None = None) -> bytes:
+        """The answer of ``/api/v1/query`` at a time, or now by Prometheus' own clock.
+
+        Raises :class:`ClusterError` if there is none.
+        """
 
 
-def _path(expression: str, time: float) -> str:
-    return f"/api/v1/query?{urlencode({'query': expression, 'time': f'{time:.3f}'})}"
+def _path(expression: str, time: float | None) -> str:
+    at = {} if time is None else {"time": f"{time:.3f}"}
+    return f"/api/v1/query?{urlencode({'query': expression, **at})}"
 
 
 class OverHttp:
@@ -40,7 +44,7 @@ class OverHttp:
         self.where = base.rstrip("/")
         self._tls = web.client_tls() if self.where.startswith("https:") else None
 
-    def query(self, expression: str, time: float) -> bytes:
+    def query(self, expression: str, time: float | None = None) -> bytes:
         """See :class:`Prometheus`."""
         import urllib.error
         import urllib.request
@@ -85,7 +89,7 @@ class ThroughKubectl:
         self.where = f"Service {service}, through the API server"
         self._service = service
 
-    def query(self, expression: str, time: float) -> bytes:
+    def query(self, expression: str, time: float | None = None) -> bytes:
         """See :class:`Prometheus`."""
         try:
             return self._kubectl.raw(self._base + _path(expression, time))

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from collector.errors import AnswerError
 from collector.loadtest.model import Point, Series, Span
@@ -97,7 +97,7 @@ def there(namespaces: tuple[str, ...]) -> str:
     return f'count by (namespace) (pod_info{{namespace=~"{"|".join(namespaces)}"}})'
 
 
-def _document(body: bytes) -> Mapping[str, object]:
+def _data(body: bytes) -> Mapping[str, Any]:
     try:
         document = json.loads(body)
     except ValueError as error:
@@ -117,7 +117,7 @@ def series_of(body: bytes) -> list[Series]:
 
     A value that is no number, as of a percentile of nothing, is no sample.
     """
-    data = _document(body)
+    data = _data(body)
     try:
         return [
             Series(
@@ -125,7 +125,7 @@ def series_of(body: bytes) -> list[Series]:
                 one["metric"],
                 tuple(Point(float(time), float(value)) for time, value in one["values"] if math.isfinite(float(value))),
             )
-            for one in data["result"]  # type: ignore[attr-defined]
+            for one in data["result"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise AnswerError("Prometheus' answer has series without their samples") from error
@@ -133,9 +133,9 @@ def series_of(body: bytes) -> list[Series]:
 
 def counts_of(body: bytes) -> dict[str, int]:
     """By namespace, the numbers of an answer to :func:`there`. Raises :class:`AnswerError` if it is none."""
-    data = _document(body)
+    data = _data(body)
     try:
-        return {one["metric"]["namespace"]: round(float(one["value"][1])) for one in data["result"]}  # type: ignore[attr-defined]
+        return {one["metric"]["namespace"]: round(float(one["value"][1])) for one in data["result"]}
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise AnswerError("Prometheus' answer has no numbers by namespace") from error
 

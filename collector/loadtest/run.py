@@ -103,7 +103,7 @@ class _Running:
         """Nothing is loaded whose CPU nobody would see."""
         names = self._plan.namespaces
         try:
-            counts = queries.counts_of(self._prometheus.query(queries.there(names), time.time()))
+            counts = queries.counts_of(self._prometheus.query(queries.there(names)))
         except AnswerError as error:
             raise ClusterError(f"{self._prometheus.where}: {error}") from error
         missing = [name for name in names if not counts.get(name)]

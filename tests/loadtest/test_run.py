@@ -43,9 +43,9 @@ class OfTheRecording:
         self._asked = OverHttp(url)
         self.where = self._asked.where
 
-    def query(self, expression: str, time: float) -> bytes:
+    def query(self, expression: str, time: float | None = None) -> bytes:
         """See :class:`Prometheus`."""
-        return self._asked.query(expression, min(time, FRAMES[-1]))
+        return self._asked.query(expression, min(time or FRAMES[-1], FRAMES[-1]))
 
 
 @pytest.fixture(scope="module")
