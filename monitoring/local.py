@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,7 @@ def prometheus(
     program = shutil.which("prometheus")
     if program is None:
         raise LocalError(HOW_TO_INSTALL)
+    _need_free(listen)
     (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
     log = folder / "prometheus.log"
     with log.open("wb") as out:
@@ -102,6 +104,23 @@ def prometheus(
         _end(process)
 
 
+def _need_free(listen: str) -> None:
+    """Raises: LocalError if the address is taken: who has it would answer in Prometheus' place."""
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal():
+        raise LocalError(f"{listen!r} is no address for Prometheus: it takes HOST:PORT, as 127.0.0.1:9090")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise LocalError(
+            f"Prometheus cannot serve at http://{listen}: {error.strerror}: end what serves there, or choose another address, as"
+            " make monitor PROMETHEUS=127.0.0.1:9091"
+        ) from error
+
+
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
     while process.poll() is None and time.monotonic() < end:
@@ -111,10 +130,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
         else:
-            # Whoever else listens there may have answered: then ours ends.
-            time.sleep(0.1)
-            if process.poll() is None:
-                return
+            return
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if "rror" in line]
     raise LocalError(f"Prometheus does not serve at {url}: {lines[-1] if lines else 'it says nothing of why'}")
 
@@ -146,7 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if shutil.which("prometheus") is None:
         print(HOW_TO_INSTALL, file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not what is set for SIGINT: a shell that starts it in the background has that ignored.
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
     collector = subprocess.Popen(
         [sys.executable, "-m", "collector", "replay", chosen.recording, "--loop", "--listen", chosen.listen],
         start_new_session=True,
