@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from collector.endings import Endings
-from collector.model import Frame, Leaf, PodCgroup, Reading
+from collector.model import Container, Frame, Leaf, Pod, PodCgroup
 from collector.oom import OomKills
 
 NS_PER_USEC = 1000
@@ -45,6 +45,22 @@ class Rate(NamedTuple):
     """Monotonic."""
 
 
+class Members(NamedTuple):
+    """Who is who in a pod's cgroup, and since when: the same for as long as its status and its leaves are."""
+
+    pod: Pod
+    places: list[tuple[str, int, str, int | None]]
+    """What the leaves are known by: all of them but their readings."""
+    containers: tuple[tuple[Container, int, int | None], ...]
+    """The running containers by name, the number of the leaf of each, and its start."""
+    unnamed: tuple[Identity, ...]
+    """Leaves without a name, the sandbox left out."""
+    sandbox: int | None
+    """The number of its leaf."""
+    duplicates: int
+    """Leaves that share their name with a newer one."""
+
+
 def _is_credible(age_at_first_ns: int, first_usec: int) -> bool:
     """Whether a start so long before the first sample can be the start of a cgroup that had used so much by then.
 
@@ -63,41 +79,45 @@ class Track:
         self._samples: deque[tuple[int, int]] = deque()
         self._peaks: deque[tuple[int, float]] = deque()
         """Falling rates with the time of their end: the first is the highest of the span."""
-        self._base: tuple[int, int] | None = None
-        """The reading that the next rate for the peak is taken from."""
+        self._base = (0, 0)
+        """The sample that the next rate for the peak is taken from, once there is one."""
         self.tick = 0
 
-    def add(self, monotonic_ns: int, usage_usec: int, window_ns: int) -> None:
-        """Take a sample in and forget those that no rate can need any more."""
-        samples = self._samples
-        if samples and (usage_usec < samples[-1][1] or monotonic_ns <= samples[-1][0]):
-            # Within one identity no counter falls and no clock stands still: whatever this is, it is no history.
-            samples.clear()
-            self._peaks.clear()
-            self._base = None
-        samples.append((monotonic_ns, usage_usec))
+    def add(self, monotonic_ns: int, usage_usec: int, window_ns: int, gap_ns: int) -> None:
+        """Take a sample in and forget those that no rate can need any more. For the peak, rate the span since the last
+        one that was rated, if it is at least ``gap_ns`` long.
+        """
+        samples, sample = self._samples, (monotonic_ns, usage_usec)
+        if samples:
+            last_ns, last_usec = samples[-1]
+            if usage_usec < last_usec or monotonic_ns <= last_ns:
+                # Within one identity no counter falls and no clock stands still: whatever this is, it is no history.
+                samples.clear()
+                self._peaks.clear()
+        samples.append(sample)
+        if len(samples) == 1:
+            self._base = sample
+            return
         oldest_needed = monotonic_ns - window_ns
-        while len(samples) > 1 and samples[1][0] <= oldest_needed:
+        while samples[1][0] <= oldest_needed:
+            # The one just taken ends it: no window is 0.
             samples.popleft()
-
-    def add_peak(self, monotonic_ns: int, usage_usec: int, gap_ns: int) -> None:
-        """Rate the span since the last reading, if it is at least ``gap_ns`` long."""
-        peaks = self._peaks
+        base_ns, base_usec = self._base
+        span_ns = monotonic_ns - base_ns
         self.forget_peaks(monotonic_ns)
-        if self._base is None:
-            self._base = (monotonic_ns, usage_usec)
-        elif monotonic_ns - self._base[0] >= gap_ns:
-            span_ns = monotonic_ns - self._base[0]
-            rate = (usage_usec - self._base[1]) * NS_PER_USEC / span_ns
-            self._base = (monotonic_ns, usage_usec)
+        if span_ns >= gap_ns:
+            rate = (usage_usec - base_usec) * NS_PER_USEC / span_ns
+            self._base = sample
+            peaks = self._peaks
             while peaks and peaks[-1][1] <= rate:
                 peaks.pop()
             peaks.append((monotonic_ns, rate))
 
     def forget_peaks(self, monotonic_ns: int) -> None:
         """Drop those before the trailing 60 s, whether or not there is a reading now."""
-        while self._peaks and self._peaks[0][0] <= monotonic_ns - PEAK_SPAN_NS:
-            self._peaks.popleft()
+        peaks, oldest_ns = self._peaks, monotonic_ns - PEAK_SPAN_NS
+        while peaks and peaks[0][0] <= oldest_ns:
+            peaks.popleft()
 
     @property
     def peak_cores(self) -> float | None:
@@ -110,9 +130,11 @@ class Track:
         ``age_ns`` is the age of the cgroup then, ``None`` if its start is not known. ``None``: not enough history.
         """
         samples = self._samples
-        if len(samples) < 2 or samples[-1][0] != monotonic_ns:
+        if len(samples) < 2:
             return None
         (first_ns, first_usec), (last_ns, last_usec) = samples[0], samples[-1]
+        if last_ns != monotonic_ns:
+            return None
         span_ns = last_ns - first_ns
         # Not every start is one: see _is_credible. Such a cgroup is treated as one of unknown age.
         if age_ns is None or age_ns >= window_ns or not _is_credible(age_ns - span_ns, first_usec):
@@ -136,6 +158,8 @@ class History:
         self.gap_ns = interval_ns // 2
         """Readings less than half an interval apart are not rated for the peak."""
         self._tracks: dict[Identity, Track] = {}
+        self.members: dict[Identity, Members] = {}
+        """Who is who in a pod's cgroup, as it was found last."""
         self._sandboxes: dict[Identity, Identity] = {}
         self.sandbox_leaves: frozenset[Identity] = frozenset()
         """Leaves that are their pod's sandbox."""
@@ -143,38 +167,34 @@ class History:
 
     def advance(self, frame: Frame) -> None:
         """Take the readings of a frame in, and forget what is not in it."""
-        self._tick += 1
+        self._tick = tick = self._tick + 1
+        tracks, window_ns, gap_ns = self._tracks, self.window_ns, self.gap_ns
+        there = 0
         for pod in frame.pods:
-            self._add(pod.path, pod.ino, pod.reading)
-            for leaf in pod.leaves:
-                self._add(leaf.path, leaf.ino, leaf.reading)
-        if len(self._tracks) > sum(1 + len(pod.leaves) for pod in frame.pods):
-            self._tracks = {key: track for key, track in self._tracks.items() if track.tick == self._tick}
-            self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in self._tracks}
+            cgroups: tuple[PodCgroup | Leaf, ...] = (pod, *pod.leaves)
+            there += len(cgroups)
+            for one in cgroups:
+                track = tracks.get(one[:2])
+                if track is None:
+                    track = tracks[one[:2]] = Track()
+                track.tick = tick
+                reading = one.reading
+                usage = reading.cpu_usage_usec
+                if usage is None:
+                    track.forget_peaks(reading.monotonic_ns)
+                else:
+                    track.add(reading.monotonic_ns, usage, window_ns, gap_ns)
+        if len(tracks) > there:
+            self._tracks = tracks = {key: track for key, track in tracks.items() if track.tick == tick}
+            self.members = {pod: members for pod, members in self.members.items() if pod in tracks}
+            self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in tracks}
             self.sandbox_leaves = frozenset(self._sandboxes.values())
 
-    def _add(self, path: str, ino: int, reading: Reading) -> None:
-        identity = (path, ino)
-        track = self._tracks.get(identity)
-        if track is None:
-            track = self._tracks[identity] = Track()
-        track.tick = self._tick
-        usage, at_ns = reading.cpu_usage_usec, reading.monotonic_ns
-        if usage is None:
-            track.forget_peaks(at_ns)
-        else:
-            track.add(at_ns, usage, self.window_ns)
-            track.add_peak(at_ns, usage, self.gap_ns)
-
-    def rate(self, path: str, ino: int, reading: Reading, age_ns: int | None) -> Rate | None:
-        """The CPU rate of a cgroup at ``reading``."""
-        if reading.cpu_usage_usec is None:
-            return None
-        return self._tracks[path, ino].rate(reading.monotonic_ns, age_ns, self.window_ns)
-
-    def peak_cores(self, path: str, ino: int) -> float | None:
-        """A cgroup's peak over the trailing 60 s."""
-        return self._tracks[path, ino].peak_cores
+    def rated(self, one: PodCgroup | Leaf, age_ns: int | None) -> tuple[Rate | None, float | None]:
+        """The CPU rate of a cgroup at its reading, and its peak over the trailing 60 s."""
+        track, reading = self._tracks[one[:2]], one.reading
+        rate = None if reading.cpu_usage_usec is None else track.rate(reading.monotonic_ns, age_ns, self.window_ns)
+        return rate, track.peak_cores
 
     def forget_sandbox(self, leaf: Leaf) -> None:
         """A status has named ``leaf`` after all: it is no sandbox."""

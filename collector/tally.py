@@ -9,18 +9,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TypeVar
 
-from collector.history import History, Rate
+from collector.history import History, Identity, Members, Rate
 from collector.model import (
     Container,
     ContainerTally,
     Frame,
     Instant,
-    Leaf,
     NamesState,
     Pod,
     PodCgroup,
     PodTally,
-    Reading,
     Tally,
     start_ns,
 )
@@ -42,7 +40,7 @@ def tally(frame: Frame, pods: Mapping[str, Pod], names: NamesState, history: His
     history.advance(frame)
     incomplete: Counter[str] = Counter()
     duplicates: Counter[str] = Counter()
-    unnamed: set[tuple[str, int]] = set()
+    unnamed: set[Identity] = set()
     by_name: dict[tuple[str, str], PodTally] = {}
     for cgroup in frame.pods:
         pod = pods.get(cgroup.uid)
@@ -85,43 +83,47 @@ def _age_rank(one: PodTally) -> tuple[int, int]:
     return (one.pod.created_ns or 0, one.cgroup.ino)
 
 
-def _age_ns(instant: Instant, reading: Reading, started_ns: int | None) -> int | None:
-    return None if started_ns is None else instant.wall_ns(reading.monotonic_ns) - started_ns
-
-
 def _pod(
     instant: Instant,
     pod: Pod,
     cgroup: PodCgroup,
     history: History,
-    unnamed: set[tuple[str, int]],
+    unnamed: set[Identity],
     duplicates: Counter[str],
 ) -> PodTally:
-    named, without_name, sandbox = _named_leaves(pod, cgroup, history, duplicates)
-    incomplete = "unnamed_container" if without_name else None
+    members = _members(pod, cgroup, history)
+    unnamed.update(members.unnamed)
+    if members.duplicates:
+        duplicates["container"] += members.duplicates
+    incomplete = "unnamed_container" if members.unnamed else None
+    leaves = cgroup.leaves
     containers: list[ContainerTally] = []
     rates: list[Rate | None] = []
     memory: list[int | None] = []
-    starts = [cgroup.begun_ns]
-    for name in sorted(named):
-        container, leaf = named[name]
+    offset_ns = instant.time_ns - instant.monotonic_ns
+    begun_ns = cgroup.begun_ns
+    for container, number, started_ns in members.containers:
+        leaf = leaves[number]
         reading = leaf.reading
-        starts.append(start_ns(leaf, container))
-        rate = history.rate(leaf.path, leaf.ino, reading, _age_ns(instant, reading, starts[-1]))
+        age_ns: int | None = None
+        if started_ns is not None:
+            age_ns = reading.monotonic_ns + offset_ns - started_ns
+            begun_ns = started_ns if begun_ns is None or started_ns < begun_ns else begun_ns
+        rate, peak = history.rated(leaf, age_ns)
         rates.append(rate)
-        memory.append(reading.memory_working_set_bytes)
-        cores, peak = rate.cores if rate else None, history.peak_cores(leaf.path, leaf.ino)
+        working_set = reading.memory_working_set_bytes
+        memory.append(working_set)
+        cores = None if rate is None else rate.cores
         containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, cores, peak))
-        if incomplete is None and (reading.cpu_usage_usec is None or memory[-1] is None):
+        if incomplete is None and (reading.cpu_usage_usec is None or working_set is None):
             incomplete = "unread_container"
-    unnamed.update((leaf.path, leaf.ino) for leaf in without_name)
     cpu_cores: float | None = None
     memory_bytes: int | None = None
-    if containers and pod.phase == "Running" and not without_name:
-        cpu_cores = whole_sum([rate.cores if rate else None for rate in rates])
+    if containers and pod.phase == "Running" and not members.unnamed:
+        cpu_cores = whole_sum([one.cpu_cores for one in containers])
         memory_bytes = whole_sum(memory)
-    started_ns = min((start for start in starts if start is not None), default=None)
-    whole = history.rate(cgroup.path, cgroup.ino, cgroup.reading, _age_ns(instant, cgroup.reading, started_ns))
+    age_ns = None if begun_ns is None else cgroup.reading.monotonic_ns + offset_ns - begun_ns
+    whole, peak = history.rated(cgroup, age_ns)
     return PodTally(
         pod=pod,
         cgroup=cgroup,
@@ -129,10 +131,10 @@ def _pod(
         memory_bytes=memory_bytes,
         cgroup_cpu_cores=whole.cores if whole else None,
         overhead_cpu_cores=_overhead_cores(whole, cpu_cores, rates, history.gap_ns),
-        cpu_peak_cores=history.peak_cores(cgroup.path, cgroup.ino),
+        cpu_peak_cores=peak,
         incomplete=incomplete,
         containers=tuple(containers),
-        sandbox=sandbox,
+        sandbox=None if members.sandbox is None else leaves[members.sandbox],
     )
 
 
@@ -149,29 +151,38 @@ def _overhead_cores(
     return whole.cores - cpu_cores
 
 
-def _later_first(leaf: Leaf) -> tuple[int, str]:
-    return (-leaf.ino, leaf.path)
-
-
-def _named_leaves(
-    pod: Pod, cgroup: PodCgroup, history: History, duplicates: Counter[str]
-) -> tuple[dict[str, tuple[Container, Leaf]], list[Leaf], Leaf | None]:
-    """The running containers by name with their leaves, the leaves without a name, and the sandbox."""
-    named: dict[str, tuple[Container, Leaf]] = {}
-    without: list[Leaf] = []
+def _members(pod: Pod, cgroup: PodCgroup, history: History) -> Members:
+    """Who is who among the leaves; found anew only if the status or the leaves are others than in the last frame."""
+    identity, places = cgroup[:2], [leaf[:4] for leaf in cgroup.leaves]
+    known = history.members.get(identity)
+    if known is not None and known.pod is pod and known.places == places:
+        return known
+    named: dict[str, tuple[Container, int, int | None]] = {}
+    without: list[int] = []
+    duplicates = 0
+    leaves = cgroup.leaves
     # The order of a listing is the source's; the later of two leaves of one id is the one with the higher inode.
-    for leaf in sorted(cgroup.leaves, key=_later_first):
+    for number in sorted(range(len(leaves)), key=lambda number: (-leaves[number].ino, leaves[number].path)):
+        leaf = leaves[number]
         container = pod.containers.get(leaf.container_id)
         if container is None:
-            without.append(leaf)
+            without.append(number)
         elif not container.running or container.name in named:
             # An ended container's cgroup that is still there, or one id in two leaves: never two of one name.
-            duplicates["container"] += 1
+            duplicates += 1
         else:
-            named[container.name] = (container, leaf)
+            named[container.name] = (container, number, start_ns(leaf, container))
             history.forget_sandbox(leaf)
     sandbox = history.sandbox(cgroup, pod.containers.keys()) if without else None
-    return named, [leaf for leaf in without if leaf is not sandbox], sandbox
+    found = history.members[identity] = Members(
+        pod=pod,
+        places=places,
+        containers=tuple(named[name] for name in sorted(named)),
+        unnamed=tuple(leaves[number][:2] for number in without if leaves[number] is not sandbox),
+        sandbox=next((number for number in without if leaves[number] is sandbox), None),
+        duplicates=duplicates,
+    )
+    return found
 
 
 def whole_sum(parts: list[Number | None]) -> Number | None:

@@ -15,7 +15,7 @@ def track(*samples: tuple[float, int]) -> Track:
     """A track of (second, usage in ms)."""
     one = Track()
     for second, usage_ms in samples:
-        one.add(round(second * SECOND), usage_ms * 1000, WINDOW)
+        one.add(round(second * SECOND), usage_ms * 1000, WINDOW, SECOND // 2)
     return one
 
 
@@ -89,7 +89,7 @@ def test_the_peak_passes_while_the_counter_cannot_be_read() -> None:
         one = pod()._replace(reading=Reading(second * SECOND, cpu_usage_usec=usage_usec))
         kept.advance(Frame(Instant(0, 0), NodeReading(Reading(0)), (one,), {}, 0, 1))
 
-    assert kept.peak_cores(one.path, one.ino) is None
+    assert kept.rated(one, None) == (None, None)
 
 
 def test_old_samples_are_forgotten() -> None:
@@ -111,7 +111,7 @@ def test_the_peak_is_the_highest_rate_of_sixty_seconds() -> None:
     usage_ms = 0
     for second in range(80):
         usage_ms += 900 if second == 10 else 10
-        one.add_peak(second * SECOND, usage_ms * 1000, SECOND // 2)
+        one.add(second * SECOND, usage_ms * 1000, WINDOW, SECOND // 2)
         peaks.append(one.peak_cores)
 
     assert peaks[:2] == [None, 0.01]
@@ -123,7 +123,7 @@ def test_readings_nearer_than_half_an_interval_are_not_rated() -> None:
     """A late tick and the one on time after it give no false peak; their time goes into the next rate."""
     one = Track()
     for milli, usage_ms in ((0, 0), (1000, 100), (1400, 180), (2000, 200)):
-        one.add_peak(milli * 1_000_000, usage_ms * 1000, SECOND // 2)
+        one.add(milli * 1_000_000, usage_ms * 1000, WINDOW, SECOND // 2)
 
     assert one.peak_cores == pytest.approx(0.1)
 
