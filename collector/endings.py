@@ -43,10 +43,12 @@ class _Life:
         """Take a reading in."""
         self.leaf = leaf
         self.instant = instant
-        reading = leaf.reading
-        for seen in (reading.memory_current_bytes, reading.details.memory_peak_bytes):
-            if seen is not None and (self.highest_bytes is None or seen > self.highest_bytes):
-                self.highest_bytes = seen
+        reading, highest = leaf.reading, self.highest_bytes
+        current, peak = reading.memory_current_bytes, reading.details.memory_peak_bytes
+        if current is not None and (highest is None or current > highest):
+            self.highest_bytes = highest = current
+        if peak is not None and (highest is None or peak > highest):
+            self.highest_bytes = peak
 
     def find_name(self, pods: Mapping[str, Pod]) -> None:
         """The name that a status gives it. One found stays: a status tells but of the current and the last ended."""
@@ -87,10 +89,10 @@ class Endings:
         before, live = self._live, {}
         for pod in frame.pods:
             for leaf in pod.leaves:
-                identity = (leaf.path, leaf.ino)
+                identity = leaf[:2]
                 live[identity] = life = before.pop(identity, None) or _Life(pod.uid, leaf)
                 life.see(leaf, frame.instant)
-                if life.name is None:
+                if life.name is None and identity not in sandboxes:
                     life.find_name(pods)
         self._live = live
         for identity, life in before.items():

@@ -49,8 +49,12 @@ class Members(NamedTuple):
     """Who is who in a pod's cgroup, and since when: the same for as long as its status and its leaves are."""
 
     pod: Pod
+    started_ns: int | None
+    """Of the pod's cgroup, as its directory tells it."""
     places: list[tuple[str, int, str, int | None]]
     """What the leaves are known by: all of them but their readings."""
+    begun_ns: int | None
+    """The start of the pod's cgroup, or of whichever of its containers began before that."""
     containers: tuple[tuple[Container, int, int | None], ...]
     """The running containers by name, the number of the leaf of each, and its start."""
     unnamed: tuple[Identity, ...]
@@ -87,13 +91,13 @@ class Track:
         """Take a sample in and forget those that no rate can need any more. For the peak, rate the span since the last
         one that was rated, if it is at least ``gap_ns`` long.
         """
-        samples, sample = self._samples, (monotonic_ns, usage_usec)
+        samples, peaks, sample = self._samples, self._peaks, (monotonic_ns, usage_usec)
         if samples:
             last_ns, last_usec = samples[-1]
             if usage_usec < last_usec or monotonic_ns <= last_ns:
                 # Within one identity no counter falls and no clock stands still: whatever this is, it is no history.
                 samples.clear()
-                self._peaks.clear()
+                peaks.clear()
         samples.append(sample)
         if len(samples) == 1:
             self._base = sample
@@ -102,13 +106,13 @@ class Track:
         while samples[1][0] <= oldest_needed:
             # The one just taken ends it: no window is 0.
             samples.popleft()
+        if peaks and peaks[0][0] <= monotonic_ns - PEAK_SPAN_NS:
+            self.forget_peaks(monotonic_ns)
         base_ns, base_usec = self._base
         span_ns = monotonic_ns - base_ns
-        self.forget_peaks(monotonic_ns)
         if span_ns >= gap_ns:
             rate = (usage_usec - base_usec) * NS_PER_USEC / span_ns
             self._base = sample
-            peaks = self._peaks
             while peaks and peaks[-1][1] <= rate:
                 peaks.pop()
             peaks.append((monotonic_ns, rate))

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from operator import itemgetter
 
-from collector.model import Frame, Kills, Pod, PodCgroup
+from collector.model import Frame, Kills, Leaf, Pod, PodCgroup
 
 Identity = tuple[str, int]
 
@@ -65,15 +65,30 @@ class _Name:
 class _Life:
     """A pod's cgroup from its first reading to its last, and what of its count has been given to whom."""
 
-    __slots__ = ("doubts", "ended", "held", "last", "name", "own", "seen_ns", "there", "total", "unaccounted", "untold")
+    __slots__ = (
+        "counts",
+        "doubts",
+        "ended",
+        "held",
+        "name",
+        "own",
+        "pod",
+        "seen_ns",
+        "there",
+        "total",
+        "unaccounted",
+        "untold",
+    )
 
     def __init__(self) -> None:
         self.name: _Name | None = None
         self.held: set[str] = set()
         """Names of containers that are there or expected."""
         self.seen_ns = 0
-        self.last: object = None
-        """What the last frame had of it: as long as that stays, as it mostly does, there is nothing to do."""
+        self.pod: Pod | None = None
+        self.counts: list[tuple[Identity, int | None]] = []
+        """What the last frame had of it, with its status: as long as both stay, as they mostly do, there is nothing to
+        do."""
         self.total: int | None = None
         """The pod's count as it was read last."""
         self.untold = 0
@@ -117,18 +132,19 @@ class OomKills:
         now_ns = frame.instant.monotonic_ns
         changed = False
         for cgroup in frame.pods:
-            life = self._lives.get((cgroup.path, cgroup.ino))
+            life = self._lives.get(cgroup[:2])
             if life is None:
-                life = self._lives[cgroup.path, cgroup.ino] = _Life()
+                life = self._lives[cgroup[:2]] = _Life()
             before_ns, life.seen_ns = life.seen_ns, now_ns
             if life.name is not None:
                 life.name.seen_ns = now_ns
             pod = pods.get(cgroup.uid)
-            counts = [(leaf.path, leaf.ino, leaf.reading.details.memory_oom_kill_events) for leaf in cgroup.leaves]
-            last = (pod, cgroup.reading.details.memory_oom_kill_events, counts)
-            if last == life.last and not (cgroup.gone or life.ended or life.unaccounted or life.doubts):
+            cgroups: tuple[PodCgroup | Leaf, ...] = (cgroup, *cgroup.leaves)
+            counts = [(one[:2], one.reading.details.memory_oom_kill_events) for one in cgroups]
+            same = pod is life.pod and counts == life.counts
+            if same and not (cgroup.gone or life.ended or life.unaccounted or life.doubts):
                 continue
-            changed, life.last = True, last
+            changed, life.pod, life.counts = True, pod, counts
             self._count(life, cgroup, sandboxes, now_ns)
             if pod is not None:
                 self._tell(life, pod, before_ns, now_ns)

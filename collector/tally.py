@@ -101,14 +101,12 @@ def _pod(
     rates: list[Rate | None] = []
     memory: list[int | None] = []
     offset_ns = instant.time_ns - instant.monotonic_ns
-    begun_ns = cgroup.begun_ns
     for container, number, started_ns in members.containers:
         leaf = leaves[number]
         reading = leaf.reading
         age_ns: int | None = None
         if started_ns is not None:
             age_ns = reading.monotonic_ns + offset_ns - started_ns
-            begun_ns = started_ns if begun_ns is None or started_ns < begun_ns else begun_ns
         rate, peak = history.rated(leaf, age_ns)
         rates.append(rate)
         working_set = reading.memory_working_set_bytes
@@ -122,6 +120,7 @@ def _pod(
     if containers and pod.phase == "Running" and not members.unnamed:
         cpu_cores = whole_sum([one.cpu_cores for one in containers])
         memory_bytes = whole_sum(memory)
+    begun_ns = members.begun_ns
     age_ns = None if begun_ns is None else cgroup.reading.monotonic_ns + offset_ns - begun_ns
     whole, peak = history.rated(cgroup, age_ns)
     return PodTally(
@@ -146,8 +145,9 @@ def _overhead_cores(
     """
     if whole is None or cpu_cores is None:
         return None
-    if any(rate is None or abs(rate.since_ns - whole.since_ns) > slack_ns for rate in rates):
-        return None
+    for rate in rates:
+        if rate is None or abs(rate.since_ns - whole.since_ns) > slack_ns:
+            return None
     return whole.cores - cpu_cores
 
 
@@ -155,7 +155,7 @@ def _members(pod: Pod, cgroup: PodCgroup, history: History) -> Members:
     """Who is who among the leaves; found anew only if the status or the leaves are others than in the last frame."""
     identity, places = cgroup[:2], [leaf[:4] for leaf in cgroup.leaves]
     known = history.members.get(identity)
-    if known is not None and known.pod is pod and known.places == places:
+    if known is not None and known.pod is pod and known.started_ns == cgroup.started_ns and known.places == places:
         return known
     named: dict[str, tuple[Container, int, int | None]] = {}
     without: list[int] = []
@@ -174,9 +174,12 @@ def _members(pod: Pod, cgroup: PodCgroup, history: History) -> Members:
             named[container.name] = (container, number, start_ns(leaf, container))
             history.forget_sandbox(leaf)
     sandbox = history.sandbox(cgroup, pod.containers.keys()) if without else None
+    starts = [cgroup.begun_ns, *(started_ns for _, _, started_ns in named.values())]
     found = history.members[identity] = Members(
         pod=pod,
+        started_ns=cgroup.started_ns,
         places=places,
+        begun_ns=min((start for start in starts if start is not None), default=None),
         containers=tuple(named[name] for name in sorted(named)),
         unnamed=tuple(leaves[number][:2] for number in without if leaves[number] is not sandbox),
         sandbox=next((number for number in without if leaves[number] is sandbox), None),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from collector.cgroup import grammar
 from collector.model import Details, DeviceIo, Limit, Reading
@@ -58,16 +59,12 @@ def extractor(file: KernelFile) -> Callable[[bytes], Values]:
     """
     keys = tuple(key.key.encode() for key in file.keys)
 
-    def parsed(data: bytes) -> Values:
-        found = file.parse(data)
-        values = (found.get(key) for key in keys)
-        return tuple(grammar.number(value) if isinstance(value, bytes) else value for value in values)
-
     if file.parse is grammar.scalar:
         return lambda data: (grammar.number(data.strip()),)
     if file.parse is not grammar.flat_keyed:
-        return parsed
-    return _one_key(keys[0]) if len(keys) == 1 else _by_layout(keys, parsed)
+        parse = cast(Callable[[bytes], Mapping[bytes, Value]], file.parse)
+        return lambda data: tuple(map(parse(data).get, keys))
+    return _one_key(keys[0]) if len(keys) == 1 else _by_layout(keys)
 
 
 def _one_key(key: bytes) -> Callable[[bytes], Values]:
@@ -82,7 +79,7 @@ def _one_key(key: bytes) -> Callable[[bytes], Values]:
     return by_search
 
 
-def _by_layout(keys: tuple[bytes, ...], parsed: Callable[[bytes], Values]) -> Callable[[bytes], Values]:
+def _by_layout(keys: tuple[bytes, ...]) -> Callable[[bytes], Values]:
     """One pattern for the whole of a file of the layout that was met last: it gives the wanted words and sees that the
     rest is as it was, in half the time that splitting the file into words takes.
     """
@@ -94,7 +91,8 @@ def _by_layout(keys: tuple[bytes, ...], parsed: Callable[[bytes], Values]) -> Ca
         found = match(data) if match is not None else None
         if found is not None:
             return tuple(map(int, found.group(*groups)))
-        values = parsed(data)
+        words = grammar.flat_keyed(data)
+        values = tuple(grammar.number(words[key]) if key in words else None for key in keys)
         names = data.split()[::2]
         wanted = [name for name in names if name in keys]
         if sorted(wanted) == sorted(keys):

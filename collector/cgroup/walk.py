@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import TypeVar
 
 from collector.cgroup import grammar, paths
@@ -62,6 +63,9 @@ _make = tuple.__new__
 Rows = tuple[KernelFile, ...]
 Parsed = TypeVar("Parsed")
 
+Raw = bytes | SourceError
+"""What was read of a file."""
+
 
 class _Row:
     """A row of ``cgroup/files.py`` made ready for reading."""
@@ -80,27 +84,22 @@ class _Row:
 class _Files:
     """Rows that are read together."""
 
-    __slots__ = ("_places", "names", "rows")
+    __slots__ = ("names", "numbers", "pick", "rows")
 
     def __init__(self, rows: list[_Row], wanted: Rows, read_before: tuple[str, ...]) -> None:
         self.rows = rows
         self.names = tuple(dict.fromkeys(file.name for file in wanted if file.name not in read_before))
+        self.numbers = tuple(number for number, row in enumerate(rows) if row.file in wanted)
+        """Of the rows that these files are of. Others keep the values that they have."""
         order = (*self.names, *read_before)
-        places = [(index, order.index(row.name)) for index, row in enumerate(rows) if row.file in wanted]
-        self._places = None if places == [(place, place) for place in range(len(self.names))] else places
-
-    def by_row(
-        self, raw: list[bytes | SourceError], before: list[bytes | SourceError]
-    ) -> Iterable[tuple[int, bytes | SourceError]]:
-        """The number of each row that these files are of, and what was read for it.
-
-        ``before`` is what was read for other rows: ``memory.stat`` has a fast row and slow ones, and one reading serves
-        all. Rows that are not read now keep the values that they have.
+        self.pick = _picker([order.index(rows[number].name) for number in self.numbers])
+        """Takes what was read for each of them out of what was read now and, after it, before: ``memory.stat`` has a
+        fast row and slow ones, and one reading serves all.
         """
-        if self._places is None:
-            return enumerate(raw)
-        every = [*raw, *before]
-        return [(row, every[place]) for row, place in self._places]
+
+
+def _picker(places: list[int]) -> Callable[[list[Raw]], Sequence[Raw]]:
+    return itemgetter(*places) if len(places) > 1 else lambda every: tuple(every[place] for place in places)
 
 
 class _Plan:
@@ -114,13 +113,13 @@ class _Plan:
         seldom = tuple(file for file in seldom if file not in slow)
         rows = [_Row(file, keep=file not in seldom) for file in SLOW]
         self.fast = _Files([_Row(file, keep=True) for file in FAST], fast, ())
-        self.counted = tuple(
-            index for index, file in enumerate(SLOW) if pods and file.every_tick_of_pods and file in slow
-        )
-        """Places of the slow rows that are read every tick."""
-        self.every_tick = (*self.fast.names, *(SLOW[index].name for index in self.counted))
-        self.slow = _Files(rows, slow, self.every_tick)
-        self.whole = _Files(rows, (*slow, *seldom), self.every_tick)
+        counted = tuple(file for file in slow if pods and file.every_tick_of_pods)
+        self.counted = _Files(rows, counted, ())
+        """The slow rows that are read every tick."""
+        self.every_tick = (*self.fast.names, *self.counted.names)
+        at_turns = tuple(file for file in slow if file not in counted)
+        self.slow = _Files(rows, at_turns, self.every_tick)
+        self.whole = _Files(rows, (*at_turns, *seldom), self.every_tick)
         """What is slow, and then what is read seldom."""
         self.seldom = self.whole.names[len(self.slow.names) :]
         """Names of what is read seldom."""
@@ -143,11 +142,9 @@ _ROOT = _root_plan()
 class _Known:
     """What the files of a cgroup held when they were last read, and what came of them."""
 
-    __slots__ = ("data", "flat", "raw", "values")
+    __slots__ = ("data", "flat", "values")
 
     def __init__(self, rows: Rows) -> None:
-        self.raw: list[bytes | SourceError] | None = None
-        """All that is read every tick, if it was bytes in the grammar of its row."""
         self.data: list[bytes | None] = [None] * len(rows)
         self.values: list[Values] = [(None,) * len(file.keys) for file in rows]
         self.flat: list[Value | None] = list(chain.from_iterable(self.values))
@@ -162,14 +159,17 @@ class _Node:
         "details",
         "directory",
         "fast",
+        "identity",
         "key",
         "network",
         "path",
+        "raw",
         "reading",
         "seldom_ns",
         "slow",
         "slow_ns",
         "stale",
+        "turn",
         "young",
     )
 
@@ -177,10 +177,17 @@ class _Node:
         self.path = path
         self.key = key
         self.directory = directory
+        self.identity = (path, directory.ino, key, directory.mtime_ns)
+        """What is told of a leaf beside its reading."""
         self.children: dict[str, _Node] = {}
         self.fast = _Known(FAST)
         self.slow = _Known(SLOW)
         self.details = Details()
+        self.raw: list[bytes | None] | None = None
+        """What the files of every tick held; ``None`` for one that failed or is malformed, which is looked at anew, and
+        counted anew, at the next reading."""
+        self.turn: tuple[bytes | None, ...] | None = None
+        """What the slow ones held, likewise."""
         self.slow_ns: int | None = None
         self.seldom_ns: int | None = None
         self.reading: Reading | None = None
@@ -335,7 +342,7 @@ class Walker:
 
     def _follow_tops(self) -> None:
         """Open the kubepods directories that are not followed yet: a kubelet may come up after the collector."""
-        assert self._root is not None  # set by _read_node
+        assert self._root is not None  # _read_root has opened it
         changed = self._list(self._root) is not None
         if self._tops:
             # Both drivers' trees may stand side by side at the root of a node that went from one to the other.
@@ -378,22 +385,23 @@ class Walker:
         return pods
 
     def _read_pod(self, node: _Node, qos: QosClass) -> PodCgroup:
-        before, known = node.slow.values.copy(), node.age >= 0
+        known, values, counted = node.age >= 0, node.slow.values, self._pod.counted.numbers
+        before = [values[number] for number in counted]
         if not known:
             node.directory.watch(self._container.to_the_end)
         reading = self._read(node, self._pod)
         # An event is in the count of the container that it befell too, which may not live until its turn.
-        counts = known and any(node.slow.values[index] != before[index] for index in self._pod.counted)
+        counts = known and before != [values[number] for number in counted]
         leaves: list[Leaf] = []
 
         def visit(child: _Node) -> None:
-            directory = child.directory
-            if child.reading is None or (child.path, directory.ino) not in self.seldom or self._turn(child):
-                child.reading = self._read(child, self._container, turn=counts)
+            reading = child.reading
+            if reading is None or child.identity[:2] not in self.seldom or self._turn(child):
+                child.reading = reading = self._read(child, self._container, turn=counts)
             else:
-                directory.stamp()
+                child.directory.stamp()
                 child.age += 1
-            leaves.append(_make(Leaf, (child.path, directory.ino, child.key, directory.mtime_ns, child.reading)))
+            leaves.append(_make(Leaf, (*child.identity, reading)))
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
@@ -459,8 +467,8 @@ class Walker:
             return None
         fast, slow = _Known(FAST), _Known(SLOW)
         for files, known in ((self._container.fast, fast), (self._container.slow, slow)):
-            found = [(index, glimpse.files.get(row.name)) for index, row in enumerate(files.rows)]
-            self._parse(glimpse.path, files.rows, found, known)
+            found = [glimpse.files.get(files.rows[number].name) for number in files.numbers]
+            self._parse(glimpse.path, files, found, known)
         at_ns = glimpse.monotonic_ns
         reading = Reading._make((at_ns, *fast.flat, Details._make(slow.flat), None, at_ns, None))
         return Leaf(glimpse.path, glimpse.ino, key, glimpse.mtime_ns, reading)
@@ -536,56 +544,56 @@ class Walker:
         raw = directory.read_all(plan.every_tick, often=True)
         self._files_read += len(raw)
         turn = turn or plan.always or self._turn(node)
-        whole = turn and self._is_due(node, self._seldom_every)
-        fast = raw
-        if plan.counted:
-            size = len(plan.fast.names)
-            fast, counted = raw[:size], raw[size:]
-            if counted != node.slow.raw and not turn:
-                good = self._parse(node.path, plan.slow.rows, zip(plan.counted, counted, strict=True), node.slow)
-                node.slow.raw = counted if good else None
-                node.details = Details._make(node.slow.flat)
-        if fast != node.fast.raw:
-            good = self._parse(node.path, plan.fast.rows, plan.fast.by_row(fast, []), node.fast)
-            # A file that failed or is malformed is looked at anew, and counted anew, at the next reading.
-            node.fast.raw = fast if good else None
+        # In turns told apart by inode, so that no tick bears all; at first in any case.
+        whole = turn and (node.age < 0 or (node.age + 1 + directory.ino) % self._seldom_every == 0)
         node.age += 1
+        if raw != node.raw:
+            node.raw = self._parse_every_tick(node, plan, raw)
         if turn:
-            slow, files = directory.read_all(plan.slow.names, often=False), plan.slow
+            files = plan.whole if whole else plan.slow
+            every = directory.read_all(plan.slow.names, often=False)
             node.slow_ns = stamp
             if whole:
                 if plan.seldom:
-                    slow += directory.read_all(plan.seldom, often=False, hold=False)
-                files = plan.whole
+                    every += directory.read_all(plan.seldom, often=False, hold=False)
                 node.seldom_ns = stamp
-            self._files_read += len(slow)
-            self._parse(node.path, files.rows, files.by_row(slow, raw), node.slow, counted=fast)
-            node.details = Details._make(node.slow.flat)
+            self._files_read += len(every)
+            found = files.pick([*every, *raw])
+            if found != node.turn:
+                self._parse(node.path, files, found, node.slow, counted=raw)
+                node.turn = tuple(node.slow.data[number] for number in plan.slow.numbers)
+                node.details = Details._make(node.slow.flat)
         return _make(Reading, (stamp, *node.fast.flat, node.details, None, node.slow_ns, node.seldom_ns))
+
+    def _parse_every_tick(self, node: _Node, plan: _Plan, raw: list[Raw]) -> list[bytes | None]:
+        """Take in what has changed of the files of every tick; what of them is kept."""
+        fast, slow, size = node.fast, node.slow, len(plan.fast.names)
+        self._parse(node.path, plan.fast, raw[:size], fast)
+        kept = [fast.data[number] for number in plan.fast.numbers]
+        if len(raw) > size:
+            self._parse(node.path, plan.counted, raw[size:], slow)
+            node.details = Details._make(slow.flat)
+            kept += [slow.data[number] for number in plan.counted.numbers]
+        return kept
 
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due."""
-        return node.age < node.young or self._is_due(node, self._slow_every)
-
-    def _is_due(self, node: _Node, every: int) -> bool:
-        """True at first, then in turns told apart by inode, so that no tick bears all."""
-        return node.age < 0 or (node.age + 1 + node.directory.ino) % every == 0
+        return node.age < node.young or (node.age + 1 + node.directory.ino) % self._slow_every == 0
 
     def _parse(
         self,
         path: str,
-        rows: list[_Row],
-        found: Iterable[tuple[int, bytes | SourceError | None]],
+        files: _Files,
+        found: Sequence[Raw | None],
         known: _Known,
-        counted: Sequence[bytes | SourceError] = (),
-    ) -> bool:
-        """Bring ``known`` up to date with what was ``found``, by the place of its row; whether all was bytes in their
-        grammar. An unchanged file, as most are from tick to tick, is not parsed again. Errors among ``counted`` are
-        those of an earlier call and not counted again.
+        counted: Sequence[Raw] = (),
+    ) -> None:
+        """Bring ``known`` up to date with what was ``found`` for the rows of ``files``. An unchanged file, as most are
+        from tick to tick, is not parsed again. Errors among ``counted`` are those of an earlier call and not counted
+        again.
         """
-        values, parsed = known.values, known.data
-        whole = True
-        for index, data in found:
+        rows, values, parsed = files.rows, known.values, known.data
+        for index, data in zip(files.numbers, found, strict=True):
             if data == parsed[index]:
                 continue
             row = rows[index]
@@ -598,10 +606,8 @@ class Walker:
                     self._count(ParseError(f"{path}/{row.name}", error.line))
             elif data is not None and not isinstance(data, Absent) and not any(data is one for one in counted):
                 self._count(data)
-            whole = False
             values[index], parsed[index] = row.absent, None
         known.flat = list(chain.from_iterable(values))
-        return whole
 
     def _count(self, error: PodtallyError) -> None:
         self._errors[error.reason] += 1

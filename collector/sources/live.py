@@ -87,7 +87,8 @@ class LiveDirectory:
         "_absent",
         "_fd",
         "_files",
-        "_held",
+        "_now_and_then",
+        "_often",
         "_path",
         "_seldom",
         "_signature",
@@ -101,7 +102,8 @@ class LiveDirectory:
         self._tree = tree
         self._path = path
         self._files: dict[str, int] = {}
-        self._held: dict[bool, _Held] = {}
+        self._often: _Held | None = None
+        self._now_and_then: _Held | None = None
         """The files that are read often, and the others, where all of them are held."""
         self._absent: dict[str, int] = {}
         """Files that are not there, and when to look again."""
@@ -153,7 +155,7 @@ class LiveDirectory:
 
     def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """Several files, each whole or the error that it gave."""
-        held = self._held.get(often)
+        held = self._often if often else self._now_and_then
         if held is not None and held.names is names:
             try:
                 read = list(map(os.pread, held.files, held.sizes, _FROM_THE_START))
@@ -179,7 +181,11 @@ class LiveDirectory:
         if all(name in files for name in names):
             sizes = [_SMALL if 2 * len(data) < _SMALL else _CHUNK for data in results if isinstance(data, bytes)]
             if len(sizes) == len(names):
-                self._held[often] = _Held(names, tuple(files[name] for name in names), tuple(sizes))
+                held = _Held(names, tuple(files[name] for name in names), tuple(sizes))
+                if often:
+                    self._often = held
+                else:
+                    self._now_and_then = held
         return results
 
     def _open_and_read(self, name: str, *, often: bool, hold: bool) -> bytes | SourceError:
@@ -258,7 +264,7 @@ class LiveDirectory:
         self._tree.held_seldom -= self._seldom
         self._seldom = 0
         self._files.clear()
-        self._held.clear()
+        self._often = self._now_and_then = None
         if self._fd >= 0:
             os.close(self._fd)
             self._tree.held -= 1
