@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Container, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from collector import __version__, flags, table
@@ -413,7 +414,7 @@ def _run_server(
 
 def _serve(arguments: argparse.Namespace) -> int:
     parse_listen(arguments.listen)  # a wrong address is told before anything is read
-    selection = _selection(arguments)
+    selection = replace(_selection(arguments), cadvisor=not arguments.no_cadvisor)
     config = _web_config(arguments, authenticate=arguments.authenticate)
     reviews = _reviews(arguments, config)
     if arguments.reads != "cgroup":
@@ -431,7 +432,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         interval_ns=round(arguments.interval * 1e9),
         linger_ns=_linger_ns(arguments),
         slow_every=arguments.slow_every,
-        needs=needs(selection.groups),
+        needs=needs(selection.groups, for_cadvisor=selection.cadvisor),
         kubepods=arguments.kubepods,
     )
     account = collector.account

@@ -358,6 +358,14 @@ FLAGS: tuple[Flag, ...] = (
         help="pod labels that pod_info carries as label_*",
     ),
     Flag(
+        name="no-cadvisor",
+        kind="switch",
+        commands=("serve",),
+        sources=_CGROUP,
+        default="false",
+        help="serve no /metrics/cadvisor, and do not read the files that it alone needs",
+    ),
+    Flag(
         name="cadvisor-timestamps",
         kind="switch",
         commands=("serve", "replay"),

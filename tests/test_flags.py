@@ -69,6 +69,7 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "collect": ("default",),
         "no_containers": False,
         "pod_labels": (),
+        "no_cadvisor": False,
         "cadvisor_timestamps": False,
         "log_level": "info",
     }

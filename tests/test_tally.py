@@ -113,6 +113,39 @@ def test_a_pod_is_the_sum_of_its_named_containers() -> None:
     assert [each.container.name for each in one.containers] == ["a", "b"]
 
 
+def test_who_is_who_follows_the_status_and_the_leaves() -> None:
+    """A new status, a leaf that comes, and one that takes another's place are seen in the tick that has them."""
+    node = Node()
+    starting, named = pod(), pod(container("a"), container("b"))
+    ended = pod(container("a", running=False), container("b"))
+    seen = []
+    steps: list[tuple[Pod, list[tuple[str, int]]]] = [
+        (starting, [("pause", 2), ("a", 3)]),
+        (named, [("pause", 2), ("a", 3)]),
+        (named, [("pause", 2), ("a", 3), ("b", 4)]),
+        (named, [("b", 4), ("pause", 2), ("a", 5)]),
+        (ended, [("b", 4), ("pause", 2), ("a", 5)]),
+        (ended, [("b", 4)]),
+    ]
+    for second, (status, leaves) in enumerate(steps):
+        read = [leaf(name, ino, reading(second)) for name, ino in leaves]
+        result = node.tally(second, [status], cgroup(reading(second), *read))
+        (one,) = result.pods
+        sandbox = one.sandbox.container_id if one.sandbox is not None else None
+        containers = {each.container.name: each.leaf.ino for each in one.containers}
+        seen.append((containers, sandbox, sorted(result.unnamed), result.duplicates.get("container", 0)))
+        assert all(each.leaf.reading.monotonic_ns == second * SECOND for each in one.containers)
+
+    assert seen == [
+        ({}, "pause", [("p/a", 3)], 0),
+        ({"a": 3}, "pause", [], 0),
+        ({"a": 3, "b": 4}, "pause", [], 0),
+        ({"a": 5, "b": 4}, "pause", [], 0),
+        ({"b": 4}, "pause", [], 1),
+        ({"b": 4}, None, [], 0),
+    ]
+
+
 def test_an_unnamed_leaf_withholds_the_sums() -> None:
     """A partial sum is not shown as whole: the pod keeps its cgroup's numbers and is counted."""
     node, known = Node(), [pod(container("a"))]

@@ -41,6 +41,8 @@ class Selection:
     """Groups of families."""
     pod_labels: tuple[str, ...] = ()
     """Keys of pod labels that ``pod_info`` carries."""
+    cadvisor: bool = True
+    """``/metrics/cadvisor`` is served too."""
     label_names: Mapping[str, str] = field(init=False)
     """Name of the exported label, and the key of the pod's label."""
 
@@ -60,11 +62,12 @@ _READ = frozenset({"pod", "container"})
 """Scopes whose items have a reading; those of others are values by themselves."""
 
 
-def needs(groups: frozenset[str]) -> Needs:
+def needs(groups: frozenset[str], *, for_cadvisor: bool = True) -> Needs:
     """The fields that the expositions are made of: those of families that are in none of the groups are not read, or
-    seldom for ``/metrics/cadvisor``.
+    seldom ``for_cadvisor``, whose page is ``/metrics/cadvisor``.
     """
-    return resource.NEEDS | needs_of(groups) | cadvisor.NEEDS
+    usual = resource.NEEDS | needs_of(groups)
+    return usual | cadvisor.NEEDS if for_cadvisor else usual
 
 
 class _Column:

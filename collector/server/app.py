@@ -82,6 +82,7 @@ class Server:
         self._loop = loop
         self._access = access
         self._native = NativeExposition(selection)
+        self._serves_cadvisor = selection.cadvisor
         self._cadvisor = CadvisorExposition(timestamps=cadvisor_timestamps, needs=needs(selection.groups))
         self._registry = CollectorRegistry(auto_describe=False)
         account = loop.collector.account
@@ -153,7 +154,7 @@ class Server:
         return "".join(self.cadvisor_parts(openmetrics=openmetrics))
 
     def _exposition(self, request: web.Request, render: Callable[[bool], Iterable[str]]) -> web.Response:
-        why = why_not(self._loop.collector.account.source, request.path)
+        why = why_not(self._loop.collector.account.source, request.path, cadvisor=self._serves_cadvisor)
         if why is not None:
             return web.Response(text=f"{request.path} is {why}\n", status=404)
         begun = time.perf_counter()
@@ -175,7 +176,7 @@ class Server:
     # --- for people and scripts
 
     async def _page(self, request: web.Request) -> web.Response:
-        text = page.render(self._loop.published, self._loop.failure)
+        text = page.render(self._loop.published, self._loop.failure, cadvisor=self._serves_cadvisor)
         return _encoded(request, (text.encode(),), "text/html; charset=utf-8")
 
     async def _pods(self, request: web.Request) -> web.Response:

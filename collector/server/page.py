@@ -57,8 +57,8 @@ def _warnings(published: Published) -> list[str]:
     return found
 
 
-def render(published: Published | None, failure: str | None) -> str:
-    """The page."""
+def render(published: Published | None, failure: str | None, *, cadvisor: bool = True) -> str:
+    """The page. ``cadvisor``: with a link to ``/metrics/cadvisor``, if the source has it."""
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>podtally</title>",
         '<meta name=viewport content="width=device-width"><meta http-equiv=refresh content=5>',
@@ -89,7 +89,8 @@ def render(published: Published | None, failure: str | None) -> str:
             parts.append(f"<tr>{''.join(cells)}</tr>")
         parts.append("</tbody></table>")
     parts.append("<ul>")
-    shown = [(path, what) for path, what in LINKS if published is None or why_not(published.tally.source, path) is None]
+    source = published.tally.source if published is not None else "cgroup"
+    shown = [(path, what) for path, what in LINKS if why_not(source, path, cadvisor=cadvisor) is None]
     parts += [f'<li><a href="{path}">{path}</a> <span class=dim>{what}</span></li>' for path, what in shown]
     parts.append("</ul></body></html>\n")
     return "\n".join(parts)

@@ -11,9 +11,14 @@ _NO_CGROUPS = (
     " --source cgroup serves it"
 )
 
+_CADVISOR = "/metrics/cadvisor"
+_NO_CADVISOR = (
+    "not served with --no-cadvisor: its families are made of files that are not read then; leave the flag out"
+)
+
 _WHY_NOT: Mapping[tuple[SourceName, str], str] = {
-    ("summary", "/metrics/cadvisor"): _NO_CGROUPS.format("summary"),
-    ("metrics-api", "/metrics/cadvisor"): _NO_CGROUPS.format("metrics-api"),
+    ("summary", _CADVISOR): _NO_CGROUPS.format("summary"),
+    ("metrics-api", _CADVISOR): _NO_CGROUPS.format("metrics-api"),
     ("metrics-api", "/metrics/resource"): (
         "not served with --source metrics-api: the kubelet's page is of cumulative counters, and the metrics API tells"
         " but rates; a podtally with --source cgroup or summary serves it"
@@ -21,6 +26,7 @@ _WHY_NOT: Mapping[tuple[SourceName, str], str] = {
 }
 
 
-def why_not(source: SourceName, path: str) -> str | None:
-    """Why a path is not served; ``None`` if it is."""
-    return _WHY_NOT.get((source, path))
+def why_not(source: SourceName, path: str, *, cadvisor: bool) -> str | None:
+    """Why a path is not served; ``None`` if it is. ``cadvisor``: ``/metrics/cadvisor`` is, if the source has it."""
+    why = _WHY_NOT.get((source, path))
+    return _NO_CADVISOR if why is None and path == _CADVISOR and not cadvisor else why

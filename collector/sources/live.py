@@ -232,13 +232,17 @@ class LiveDirectory:
             os.close(folder)
 
     def _failed(self, error: OSError, name: str, operation: Operation) -> SourceError:
-        """The error that a file gave. Raises :class:`Gone` if it is the cgroup that has gone."""
+        """The error that a file gave. Raises :class:`Gone`, and nothing else, if it is the cgroup that has gone."""
         if error.errno == errno.ENOENT:
             # The file of a removed cgroup is as absent as one that the kernel does not have.
             try:
                 there = os.stat(os.path.join(self._tree.root, self._path)).st_ino == self.ino
-            except OSError as gone:
-                raise classify(gone.errno or 0, self._path, "directory") from gone
+            except OSError as other:
+                found = classify(other.errno or 0, self._path, "directory")
+                if isinstance(found, Gone):
+                    raise found from other
+                # Nobody can tell whether it has gone.
+                return found
             if not there:
                 raise Gone(self._path, errno.ENOENT)
             self._absent[name] = time.monotonic_ns() + _LOOK_AGAIN_NS

@@ -603,6 +603,19 @@ def test_a_pods_events_are_read_every_tick() -> None:
     assert walker.tick().pods[0].reading.details.memory_oom_kill_events is None
 
 
+def test_a_pods_events_are_back_in_the_tick_after_an_error() -> None:
+    """Also where the error befell them in the turn of the slow files, and what they hold is what they held before."""
+    tree = small()
+    files = tree.cgroups["kubepods/podx"].files
+    walker = Walker(tree, slow_every=4)
+    seen = []
+    for number in range(9):
+        files["memory.events"] = errno.EIO if number in (5, 7) else events(3)
+        seen.append(walker.tick().pods[0].reading.details.memory_oom_kill_events)
+
+    assert seen == [3, 3, 3, 3, 3, None, 3, None, 3]
+
+
 def test_an_event_of_a_pod_has_its_containers_read_at_once() -> None:
     """When a pod's memory.events has changed its containers' slow files are read in the same tick, and only then."""
     tree = small()

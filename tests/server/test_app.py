@@ -224,6 +224,19 @@ def test_what_is_not_served_is_refused(method: str, path: str, status: int) -> N
     assert get(server_of("static-pod"), path, method).status == status
 
 
+def test_metrics_cadvisor_can_be_switched_off() -> None:
+    """Its path is 404 and says by which flag, and the page has no link to it."""
+    server = Server(loop_over("static-pod"), Selection(cadvisor=False))
+
+    got = get(server, "/metrics/cadvisor")
+
+    assert (got.status, got.text.startswith("/metrics/cadvisor is not served with --no-cadvisor: ")) == (404, True)
+    assert ['href="/metrics/cadvisor"' in get(one, "/").text for one in (server, server_of("static-pod"))] == [
+        False,
+        True,
+    ]
+
+
 # --- the expositions ------------------------------------------------------------------------------------------------
 
 

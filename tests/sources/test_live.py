@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from collector.cgroup.walk import Walker
-from collector.errors import Absent, Denied, Exhausted, Gone, UnsupportedNode, classify
+from collector.errors import Absent, Denied, Exhausted, Gone, ReadFailed, UnsupportedNode, classify
 from collector.model import Frame
 from collector.sources.live import LiveTree
 from tests.support import LEAF_A, POD_PATH, UID, cgroup, live, replace, v2_root
@@ -393,3 +393,17 @@ def test_a_file_that_appears_later_is_found(root: Path) -> None:
     directory._absent["memory.zswap.current"] = 0
 
     assert directory.read("memory.zswap.current") == b"7\n"
+
+
+def test_where_nobody_can_tell_whether_a_cgroup_has_gone_its_file_failed(root: Path) -> None:
+    """A missing file is looked for by the path of its directory; where that cannot be followed the file's values are
+    left out, and nothing ends the tick but a cgroup that has gone.
+    """
+    directory = live(root).open(POD_PATH)
+    above = (root / POD_PATH).parent
+    above.rename(above.with_name("elsewhere"))
+    above.symlink_to(above.name)
+
+    (found,) = directory.read_all(("memory.zswap.current",), often=False)
+
+    assert isinstance(found, ReadFailed)
