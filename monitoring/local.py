@@ -116,8 +116,8 @@ def _need_free(listen: str) -> None:
             probe.bind(address)
     except OSError as error:
         raise LocalError(
-            f"Prometheus cannot serve at http://{listen}: {error.strerror}: end what serves there, or choose another address, as"
-            " make monitor PROMETHEUS=127.0.0.1:9091"
+            f"Prometheus cannot serve at http://{listen}: {error.strerror}: end what serves there, or choose another"
+            " address, as make monitor PROMETHEUS=127.0.0.1:9091"
         ) from error
 
 
