@@ -37,7 +37,7 @@ test: $(VENV)/dev ## everything: format, lint, types, tests, generated docs, man
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $$(($$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1))  # some wait for Prometheus
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/python -m monitoring.dashboards.generate --check
 	$(BIN)/python tests/fixtures/make_layouts.py --check
