@@ -40,7 +40,7 @@ In the DaemonSet's pod, whose account needs the rights of an overlay for it (get
 and list on `pods.metrics.k8s.io`; all of it is reading):
 
 ```sh
-kubectl apply -k daemonset/overlays/verify
+kubectl apply -k daemonset/overlays/verify    # the base with these rights; beside other components: daemonset/kustomization.yaml
 kubectl -n podtally exec daemonset/podtally -- podtally verify
 ```
 
