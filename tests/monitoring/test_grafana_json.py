@@ -26,6 +26,7 @@ from collector.metrics.cadvisor_catalogue import CADVISOR
 from collector.metrics.catalogue import CATALOGUE
 from monitoring.dashboards.generate import main
 from tests.monitoring.grafana import FOLDER, NAMES, Json, Panel, dashboard, filled, marks, panels, variables
+from tests.monitoring.promql import parts_of, selectors
 
 boards = pytest.mark.parametrize("name", NAMES)
 
@@ -90,22 +91,6 @@ def expressions(name: str) -> Iterator[tuple[str, str]]:
             yield panel.title, filled(expression, FILL)
     for one in marks(name):
         yield one["name"], filled(one["expr"], FILL)
-
-
-def parts_of(expression: str) -> list[Expr]:
-    """All nodes of a query. Raises: ValueError where it is none."""
-    found: list[Expr] = []
-    promql_parser.walk(promql_parser.parse(expression), found.append)
-    return found
-
-
-def selectors(expression: str) -> list[VectorSelector]:
-    """What a query selects, of ranges as well."""
-    return [
-        one.vector_selector if isinstance(one, MatrixSelector) else one
-        for one in parts_of(expression)
-        if isinstance(one, VectorSelector | MatrixSelector)
-    ]
 
 
 # --- the form -------------------------------------------------------------------------------------------------------
