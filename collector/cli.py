@@ -805,10 +805,20 @@ _MOST_NODES = 10
 """More are not asked once a second through the API server unless one is named."""
 
 
+def _check_kubeconfig(path: str | None) -> None:
+    """Refuse a name of nothing: kubectl and its client's library would go on without, and fail at something else."""
+    names = [os.path.expanduser(one) for one in (path or "").split(os.pathsep)]
+    if path and not any(os.path.exists(one) and not os.path.isdir(one) for one in names):
+        raise UsageError(
+            f"--kubeconfig {path}: there is no such file: give the one that kubectl reads, as ~/.kube/config"
+        )
+
+
 def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verification, view: verify.View) -> int:
     from collector import top, verify
     from collector.sources import kubeconfig
 
+    _check_kubeconfig(arguments.kubeconfig)
     cluster = kubeconfig.Cluster(arguments.kubeconfig, arguments.context)
     placed = [one for one in cluster.podtally() if arguments.node_name in (None, one.node)]
     if not placed:
@@ -940,6 +950,7 @@ def _loadtest_run(arguments: argparse.Namespace) -> int:
         start_seconds=arguments.start_timeout,
         told={name: value for name, value in told.items() if value},
     )
+    _check_kubeconfig(arguments.kubeconfig)
     kubectl = Kubectl(kubeconfig=arguments.kubeconfig, context=arguments.context)
     prometheus: Prometheus = (
         OverHttp(arguments.prometheus_url)

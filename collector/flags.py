@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
+from collector import web
 from collector.errors import UsageError
 from collector.model import SOURCES, SourceName
 
@@ -657,25 +658,24 @@ def build_parser(version: str, width: int | None = None) -> argparse.ArgumentPar
     )
     parser.add_argument("--version", action="version", version=f"podtally {version}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    groups = {
-        word: commands.add_parser(
-            word,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            formatter_class=formatter,
-            allow_abbrev=False,
-        ).add_subparsers(dest="command", metavar="COMMAND", required=True)
-        for word, summary in GROUPS.items()
-    }
-    for command, summary in SUMMARIES.items():
-        group, _, word = command.rpartition(" ")
-        sub = groups.get(group, commands).add_parser(
+
+    def added(to: Any, word: str, summary: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = to.add_parser(
             word,
             help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=formatter,
             allow_abbrev=False,
         )
+        return made
+
+    groups: dict[str, Any] = {"": commands}
+    for command, summary in SUMMARIES.items():
+        group, _, word = command.rpartition(" ")
+        if group not in groups:
+            of_group = added(commands, group, GROUPS[group])
+            groups[group] = of_group.add_subparsers(dest="command", metavar="COMMAND", required=True)
+        sub = added(groups[group], word, summary)
         sub.set_defaults(command=command)
         if command in POSITIONALS:
             name, text = POSITIONALS[command]
@@ -857,6 +857,13 @@ def _check_loadtest(arguments: argparse.Namespace) -> None:
             )
     if arguments.scale is not None and not 0 < arguments.scale <= 1000:
         raise UsageError(f"--scale {arguments.scale:g} is not above 0 and at most 1000")
+    if arguments.start_timeout <= 0:
+        raise UsageError("--start-timeout must be longer than 0")
+    if arguments.target is not None:
+        try:
+            web.without_userinfo(arguments.target)
+        except ValueError:
+            raise UsageError(f"--target {arguments.target!r} is no URL: give http://HOST:PORT") from None
 
 
 def help_width() -> int | None:

@@ -14,7 +14,8 @@ def without_userinfo(url: str) -> tuple[str, str | None]:
     (('https://host:1/x', 'Basic YTpiQGM='), ('http://host', None))
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    # Asking for a port that is none raises too.
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(url)
     userinfo, at, host = parts.netloc.rpartition("@")
     if not at:

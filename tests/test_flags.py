@@ -168,6 +168,11 @@ def test_a_malformed_variable_is_named(variable: str, value: str, said: str) -> 
             "--before 5s is shorter than 30s: CPU is a mean over 15 s, of which a few are needed",
         ),
         (("loadtest", "run", "load", "--scale", "0"), "--scale 0 is not above 0 and at most 1000"),
+        (("loadtest", "run", "load", "--start-timeout", "0s"), "--start-timeout must be longer than 0"),
+        *(
+            (("loadtest", "run", "load", "--target", bad), f"--target '{bad}' is no URL: give http://HOST:PORT")
+            for bad in ("nonsense", "nginx-thrift:8080", "http://", "http://host:port")
+        ),
         (("loadtest", "run", "load", "-n", "A"), "--namespace 'A' is no name of a namespace"),
         (("loadtest", "run", "load", "-n", ","), "--namespace is empty: name where the application is"),
         (("serve", "--interval", "0"), "--interval 0s is shorter than 0.05s, the least that is of use"),

@@ -116,7 +116,7 @@ def test_a_namespace_without_pods_is_told() -> None:
         (("--context", "kind"), "is of --kubeconfig FILE, which is not given"),
         (("--recording", str(SYSTEMD), "--watch"), "take --watch out"),
         (("--recording", str(SYSTEMD), "--kubeconfig", "x"), "take --kubeconfig out"),
-        (("--kubeconfig", "/nowhere"), "--kubeconfig /nowhere cannot be used: "),
+        (("--kubeconfig", "/nowhere"), "--kubeconfig /nowhere: there is no such file: give the one that kubectl reads"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(arguments: tuple[str, ...], said: str) -> None:

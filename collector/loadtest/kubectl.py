@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shlex
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -27,6 +30,10 @@ _STEPS: Final = (
 )
 """What to do about what kubectl says."""
 
+_KLOG: Final = re.compile(r"[IWEF]\d{4} ")
+"""How a line of its library's log begins: each of its tries, before the one line that is meant for a person."""
+_LONGEST_SAID: Final = 600
+
 
 class Kubectl:
     """Runs kubectl. Each method raises :class:`ClusterError` where kubectl is missing, refused or without an answer."""
@@ -39,14 +46,12 @@ class Kubectl:
                 " (https://kubernetes.io/docs/tasks/tools/); a report is made again without it:"
                 " podtally loadtest report FOLDER"
             )
-        self._program = [found]
-        if kubeconfig:
-            self._program += ["--kubeconfig", kubeconfig]
-        if context:
-            self._program += ["--context", context]
+        where = (["--kubeconfig", kubeconfig] if kubeconfig else []) + (["--context", context] if context else [])
+        self._program = [found, *where]
+        self._where = where
 
     def _run(self, arguments: Sequence[str], *, given: str | None = None, seconds: float = _TIMEOUT_SECONDS) -> bytes:
-        shown = f"kubectl {' '.join(arguments[:4])}".partition("?")[0]
+        shown = self._shown(arguments)
         log.debug("%s", " ".join(arguments))
         try:
             done = subprocess.run(  # noqa: S603 - the user's own kubectl, without a shell
@@ -61,17 +66,21 @@ class Kubectl:
         except OSError as error:
             raise ClusterError(f"{self._program[0]} cannot be run: {error.strerror}") from error
         if done.returncode != 0:
-            said = " ".join(done.stderr.decode(errors="replace").split())[:600] or f"exit status {done.returncode}"
-            step = next((f"\n  -> {text}" for words, text in _STEPS if words in said), "")
-            raise ClusterError(f"{shown}: {said}{step}")
+            stderr = done.stderr.decode(errors="replace")
+            step = next((f"\n  -> {text}" for words, text in _STEPS if words in stderr), "")
+            raise ClusterError(f"{shown}: {_said(stderr) or f'exit status {done.returncode}'}{step}")
         return done.stdout
+
+    def _shown(self, arguments: Sequence[str]) -> str:
+        """The command as a person may type it; what a path asks for is long, and left out."""
+        return shlex.join(["kubectl", *(one.partition("?")[0] for one in arguments), *self._where])
 
     def _json(self, arguments: Sequence[str]) -> Any:
         body = self._run([*arguments, "-o", "json"])
         try:
             return json.loads(body)
         except ValueError as error:
-            raise ClusterError(f"kubectl {' '.join(arguments[:4])} gives no JSON: {error}") from error
+            raise ClusterError(f"{self._shown([*arguments, '-o', 'json'])} gives no JSON: {error}") from error
 
     def kustomize(self, folder: str) -> bytes:
         """The objects of a kustomization, as YAML."""
@@ -110,3 +119,10 @@ class Kubectl:
     def raw(self, path: str) -> bytes:
         """What the API server answers at a path."""
         return self._run(["get", "--raw", path])
+
+
+def _said(stderr: str) -> str:
+    """What kubectl says to a person, in one line, whole words of it; its log only if there is nothing else."""
+    lines = stderr.splitlines()
+    said = " ".join([one for one in lines if not _KLOG.match(one)] or lines[-1:])
+    return textwrap.shorten(said, _LONGEST_SAID, placeholder=" ...")

@@ -12,6 +12,11 @@ from collector.errors import ClusterError, UsageError
 from collector.loadtest.kubectl import Kubectl
 
 _TIMEOUT_SECONDS: Final = 60.0
+_PROXYS_OWN: Final = frozenset({401, 403})
+"""Of what stands before Prometheus and lets nobody in: that says nothing of what is behind it."""
+
+NOT_PROMETHEUS: Final = "is that Prometheus? --prometheus-url names another place"
+"""What to do about an answer that is not Prometheus'."""
 
 
 class Prometheus(Protocol):
@@ -57,7 +62,9 @@ class OverHttp:
                 body: bytes = response.read()
         except urllib.error.HTTPError as error:
             with error:
-                raise ClusterError(f"{self.where} answers HTTP {error.code}: {_reason(error.read())}") from error
+                said, ours = _reason(error.read())
+            step = "" if ours or error.code in _PROXYS_OWN else f"; {NOT_PROMETHEUS}"
+            raise ClusterError(f"{self.where} answers HTTP {error.code}: {said}{step}") from error
         except (urllib.error.URLError, TimeoutError, OSError) as error:
             reason = getattr(error, "reason", error)
             step = "is Prometheus there? --prometheus-url names another place"
@@ -67,13 +74,13 @@ class OverHttp:
         return body
 
 
-def _reason(body: bytes) -> str:
-    """Prometheus' own words of an error, else the beginning of the page."""
+def _reason(body: bytes) -> tuple[str, bool]:
+    """Prometheus' own words of an error, else the beginning of the page; and whether they are Prometheus'."""
     try:
         document = json.loads(body)
-        return str(document["error"])[:300]
+        return str(document["error"])[:300], True
     except (ValueError, KeyError, TypeError):
-        return " ".join(body.decode(errors="replace").split())[:120] or "without a word"
+        return " ".join(body.decode(errors="replace").split())[:120] or "without a word", False
 
 
 class ThroughKubectl:

@@ -19,7 +19,7 @@ from collector.loadtest.folder import Folder
 from collector.loadtest.job import Placed, Status
 from collector.loadtest.kubectl import Kubectl
 from collector.loadtest.model import Report, Run, Span, Spans
-from collector.loadtest.prometheus import Prometheus
+from collector.loadtest.prometheus import NOT_PROMETHEUS, Prometheus
 from collector.loadtest.summary import from_log, last_words, progress_of, ran
 
 log = logging.getLogger("collector.loadtest")
@@ -105,7 +105,7 @@ class _Running:
         try:
             counts = queries.counts_of(self._prometheus.query(queries.there(names)))
         except AnswerError as error:
-            raise ClusterError(f"{self._prometheus.where}: {error}") from error
+            raise ClusterError(f"{self._prometheus.where}: {error}; {NOT_PROMETHEUS}") from error
         missing = [name for name in names if not counts.get(name)]
         if missing:
             raise UsageError(
@@ -257,6 +257,8 @@ class _Running:
             folder.write(files.LOG, text)
         if self._peer_lines:
             folder.write(files.PEER, "\n".join((*self._peer_lines, "")))
+        else:
+            self._missing[files.PEER] = "k6 was not seen to run, so that the metrics API was not asked"
         asked = queries.queries(plan.namespaces, placed.namespace, status.pod, plan.testid)
         with terminal.progress("asking Prometheus") as bar:
             for number, query in enumerate(asked):

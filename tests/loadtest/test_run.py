@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +283,113 @@ def test_what_kubectl_refuses_has_a_next_step(tmp_path: Path, error: str, said: 
     assert said in str(caught.value)
 
 
+UNHANDLED = (
+    'E1124 10:00:00.123456   12345 memcache.go:265] "Unhandled Error" err="couldn\'t get current server API group list:'
+    ' Get \\"http://localhost:8080/api?timeout=32s\\": dial tcp 127.0.0.1:8080: connect: connection refused"\n'
+)
+"""What kubectl's library logs of each of its tries, before kubectl says what is wrong."""
+
+
+def test_what_kubectls_library_logs_is_not_told(tmp_path: Path) -> None:
+    """Five tries told at length hide neither kubectl's own line nor what to do."""
+    player = PlayedKubectl(tmp_path, {"get job": [{"err": UNHANDLED * 5 + REFUSED + "\n"}]})
+
+    with pytest.raises(ClusterError) as caught:
+        Kubectl(program=player.program).job("loadtest", "k6-load")
+
+    said, step = str(caught.value).splitlines()
+    assert said == f"kubectl get job k6-load -n loadtest --ignore-not-found -o json: {REFUSED}"
+    assert step.startswith("  -> no cluster answers")
+
+
+def test_a_log_is_told_where_kubectl_says_nothing_else(tmp_path: Path) -> None:
+    """Its last line is better than an exit status."""
+    player = PlayedKubectl(tmp_path, {"get job": [{"err": UNHANDLED}]})
+
+    with pytest.raises(ClusterError, match="connection refused"):
+        Kubectl(program=player.program).job("loadtest", "k6-load")
+
+
+def test_what_is_long_is_cut_between_words_and_keeps_its_next_step(tmp_path: Path) -> None:
+    """The next step is found in all that kubectl said, not in what is shown of it."""
+    player = PlayedKubectl(tmp_path, {"get job": [{"err": "wordy " * 200 + "(Forbidden)"}]})
+
+    with pytest.raises(ClusterError) as caught:
+        Kubectl(program=player.program).job("loadtest", "k6-load")
+
+    said, step = str(caught.value).splitlines()
+    assert said.endswith(" wordy ...")
+    assert len(said) < 700
+    assert step.startswith("  -> your account lacks this right")
+
+
+def test_a_command_is_named_with_the_cluster_that_it_asked(tmp_path: Path) -> None:
+    """It can be tried by hand as it stands."""
+    player = PlayedKubectl(tmp_path, {"--context kind get node": [{"out": "no JSON"}]})
+
+    with pytest.raises(ClusterError, match=r"^kubectl get node n1 -o json --context kind gives no JSON"):
+        Kubectl(program=player.program, context="kind").node("n1")
+
+
+def test_a_kubeconfig_that_is_no_file_is_told(tmp_path: Path) -> None:
+    """Before kubectl goes on without it, and Prometheus is blamed."""
+    player = PlayedKubectl(tmp_path, {})
+
+    done = podtally(
+        *("loadtest", "run", "load", "--jobs", LOADTEST / "jobs", "--kubeconfig", "/nosuch"),
+        PATH=str(Path(player.program).parent),
+    )
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--kubeconfig /nosuch: there is no such file: give the one that kubectl reads" in done.stderr
+    assert not (tmp_path / "calls.jsonl").exists()
+
+
+@contextmanager
+def something_else(status: int) -> Iterator[str]:
+    """A web server that is not Prometheus; its URL."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><h1>Welcome</h1>")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing on stderr."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_answer_that_is_not_prometheus_is_doubted(tmp_path: Path, status: int) -> None:
+    """A page of another server's, found or not: the flag that names another place is told, and nothing is applied."""
+    player = PlayedKubectl(tmp_path, answers())
+
+    with (
+        something_else(status) as url,
+        pytest.raises(ClusterError, match=r"is that Prometheus\? --prometheus-url names another place"),
+    ):
+        run(plan(tmp_path / "out"), Kubectl(program=player.program), OverHttp(url), PACE)
+
+    assert [called.split()[0] for called, _ in player.calls()] == ["kustomize"]
+
+
+def test_who_is_not_let_in_is_not_sent_elsewhere() -> None:
+    """Synthetic: a proxy before Prometheus asks for a password, which tells nothing of what is behind it."""
+    with something_else(401) as url, pytest.raises(ClusterError) as caught:
+        OverHttp(url).query("up", 1.0)
+
+    assert "is that Prometheus?" not in str(caught.value)
+
+
 def test_a_prometheus_that_is_not_there_is_told() -> None:
     """The URL, why, and the flag."""
     with pytest.raises(ClusterError, match=r"http://127\.0\.0\.1:9 cannot be reached: .*--prometheus-url"):
@@ -287,9 +397,11 @@ def test_a_prometheus_that_is_not_there_is_told() -> None:
 
 
 def test_prometheus_own_words_are_told(url: str) -> None:
-    """An expression that it does not take."""
-    with pytest.raises(ClusterError, match=r"answers HTTP 400: .*parse error"):
+    """An expression that it does not take; that it is Prometheus is not doubted."""
+    with pytest.raises(ClusterError, match=r"answers HTTP 400: .*parse error") as caught:
         OverHttp(url).query("{", 1.0)
+
+    assert "is that Prometheus?" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", ["monitoring", "a/b/c", "/prometheus:9090", "monitoring/"])
