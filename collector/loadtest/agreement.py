@@ -25,11 +25,23 @@ _CUT_SECONDS = 0.5
 _REACH_STEPS = 3.0
 
 
-def usages_of(lines: bytes) -> tuple[list[PodUsage], str | None]:
-    """What the metrics API said, each sample once, and why it did not say more: broken lines are told, not raised."""
+class Told(NamedTuple):
+    """What the metrics API said."""
+
+    usages: tuple[PodUsage, ...]
+    """Each sample once."""
+    why: str | None
+    """Why it did not say more."""
+    unreadable: tuple[int, ...]
+    """Numbers of the lines that are none of its answers."""
+
+
+def told_by(lines: bytes) -> Told:
+    """What stands in ``metrics-api.jsonl``: broken lines are told, not raised."""
     found: dict[tuple[str, str, int], PodUsage] = {}
     why: str | None = None
-    for line in lines.splitlines():
+    unreadable = []
+    for number, line in enumerate(lines.splitlines(), 1):
         try:
             answer = json.loads(line)
             if answer.get("error"):
@@ -38,8 +50,8 @@ def usages_of(lines: bytes) -> tuple[list[PodUsage], str | None]:
             for one in parse_pod_metrics(json.dumps(answer["body"]).encode()):
                 found[one.owner.namespace, one.owner.pod, one.time_ns] = one
         except (ValueError, KeyError, TypeError, AttributeError, AnswerError):
-            why = "an answer of the metrics API is not readable"
-    return list(found.values()), why
+            unreadable.append(number)
+    return Told(tuple(found.values()), why, tuple(unreadable))
 
 
 class _Sample(NamedTuple):
@@ -55,10 +67,11 @@ def _agree(ours: float, theirs: float, quantity: Quantity, tolerance: float) -> 
 
 
 def agreement(
-    lines: bytes | None, pods: Pods, kubelet: Sequence[Series], during: Span, step: float, tolerance: float
+    told: Told | None, pods: Pods, kubelet: Sequence[Series], during: Span, step: float, tolerance: float
 ) -> Agreement:
-    """Compare by service."""
-    usages, why = usages_of(lines) if lines is not None else ([], "the metrics API was not asked")
+    """Compare by service; ``told`` is ``None`` where nothing is kept of the metrics API."""
+    usages = () if told is None else told.usages
+    why = _why_not(told, pods)
     samples: dict[tuple[Workload, Quantity], list[_Sample]] = defaultdict(list)
     for usage in usages:
         key = PodKey(usage.owner.namespace, usage.owner.pod)
@@ -76,19 +89,32 @@ def agreement(
     checked = _sum(kubelet, "podtally_kubelet_compared_containers", during)
     source: Literal["metrics-api", "kubelet"] | None = None
     if found:
-        source, why = "metrics-api", None
+        source = "metrics-api"
     elif checked:
         source = "kubelet"
-    elif usages and why is None:
-        why = "no window of the metrics API's samples lies within the load and our samples"
     return Agreement(
         source=source,
         tolerance=tolerance,
         compared=found,
         kubelet_compared=checked,
         kubelet_outside=outside,
-        why_not=why,
+        why_not=None if found else why,
     )
+
+
+def _why_not(told: Told | None, pods: Pods) -> str:
+    """Why nothing is compared, should nothing be."""
+    if told is None:
+        return "metrics-api.jsonl is missing"
+    if not told.usages and told.unreadable:
+        return f"metrics-api.jsonl, line {told.unreadable[0]}: no answer of the metrics API"
+    if told.why is not None:
+        return told.why
+    if not told.usages:
+        return "the metrics API knows no pod of the application"
+    if not pods.series:
+        return "there are no samples of podtally's to compare with"
+    return "no window of the metrics API's samples lies within the load and our samples"
 
 
 def _compared(

@@ -58,6 +58,8 @@ class Folder:
 
     def kept(self) -> Kept:
         """All that is kept."""
+        if not self.path.is_dir():
+            raise UsageError(f"{self.path} is no folder: name that of a run, as podtally loadtest run has told it")
         run = self._read(RUN)
         if run is None:
             raise UsageError(
@@ -73,7 +75,7 @@ class Folder:
 
     def report(self) -> Report:
         """Make the reports, and give what is in them."""
-        made = report.make(self.kept())
+        made = report.make(self.kept(), str(self.path / RUN))
         self.write(HTML, html.render(made))
         self.write(MARKDOWN, markdown.render(made))
         self.write(JSON, report.to_json(made))

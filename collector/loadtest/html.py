@@ -79,6 +79,7 @@ def _section(section: Section, spans: Spans) -> list[str]:
     parts += [_plot(one, spans) for one in section.plots]
     if section.table is not None:
         parts.append(_table(section.table, spans))
+    parts += [f"<p>{escape(one)}</p>" for one in section.below]
     return parts
 
 

@@ -23,6 +23,8 @@ def _section(section: Section) -> list[str]:
         parts.append(" ".join(_text(one) for one in section.sentences))
     if section.table is not None:
         parts.append(_table(section.table))
+    if section.below:
+        parts.append(" ".join(_text(one) for one in section.below))
     return parts
 
 

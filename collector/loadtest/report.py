@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from collector.errors import AnswerError, UsageError
 from collector.loadtest import verdict, words
-from collector.loadtest.agreement import agreement
+from collector.loadtest.agreement import Told, agreement, told_by
 from collector.loadtest.client import client
 from collector.loadtest.model import (
     PARTS,
@@ -24,7 +24,7 @@ from collector.loadtest.model import (
     Summary,
     Track,
 )
-from collector.loadtest.queries import series_of
+from collector.loadtest.queries import queries, series_of
 from collector.loadtest.samples import coverage, growth, step_of, total, within
 from collector.loadtest.services import Pods, in_order_of_saturation, service, totals
 from collector.loadtest.summary import exit_meaning, from_log, ran, time_of
@@ -64,13 +64,21 @@ def _span_document(span: Span) -> dict[str, object]:
     return {"begin": words.iso(span.begin), "end": words.iso(span.end)}
 
 
-def run_of_json(body: bytes) -> Run:
-    """The run of a ``run.json``. Raises :class:`UsageError` if it is none."""
+_AGAIN: Final = "copy it again from where the run was made"
+
+
+def run_of_json(body: bytes, path: str = "run.json") -> Run:
+    """The run of a ``run.json``; ``path`` is where it stands. Raises :class:`UsageError` if it is none."""
     try:
         document = json.loads(body)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} is no JSON (line {error.lineno}): {_AGAIN}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text: {_AGAIN}") from error
+    try:
         if document["version"] != VERSION:
             raise UsageError(
-                f"run.json is of version {document['version']!r}, and {VERSION} is known: use the podtally of the run"
+                f"{path} is of version {document['version']!r}, and {VERSION} is known: use the podtally of the run"
             )
         return Run(
             profile=str(document["profile"]),
@@ -89,8 +97,10 @@ def run_of_json(body: bytes) -> Run:
             podtally=str(document["podtally"]),
             missing={str(name): str(why) for name, why in document["missing"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"run.json is none of podtally's: {type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise UsageError(f"{path} is not whole, it has no {error.args[0]!r}: {_AGAIN}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not as podtally loadtest run writes it: {_AGAIN}") from error
 
 
 def _span(document: Mapping[str, Any]) -> Span:
@@ -103,10 +113,15 @@ def _span(document: Mapping[str, Any]) -> Span:
 # --- the report ------------------------------------------------------------------------------------------------------
 
 
-def make(kept: Kept) -> Report:
-    """The report. Raises :class:`UsageError` if ``run.json`` is none; what else is broken is told in it."""
-    run = run_of_json(kept.run)
+def make(kept: Kept, path: str = "run.json") -> Report:
+    """The report; ``path`` is where ``run.json`` stands.
+
+    Raises :class:`UsageError` if ``run.json`` is none; what else is broken is told in the report.
+    """
+    run = run_of_json(kept.run, path)
     notes = [f"{name} is missing: {why}." for name, why in run.missing.items()]
+    told_by_peer = None if kept.peer is None else told_by(kept.peer)
+    notes += _not_there(kept, run, told_by_peer)
     summary = _summary(kept, run, notes)
     answers = {name: _series(name, body, notes) for name, body in kept.answers.items()}
     told = _series_of(answers, "pods", "containers")
@@ -115,14 +130,14 @@ def make(kept: Kept) -> Report:
     step = step_of((one for one in told if one.name.startswith("pod_c")), spans.whole)
     services = tuple(service(pods, workload, keys, spans, step) for workload, keys in sorted(pods.services().items()))
     cpu, memory = totals(pods, spans, step)
-    agrees = agreement(kept.peer, pods, _series_of(answers, "kubelet"), spans.during, step, TOLERANCE)
+    agrees = agreement(told_by_peer, pods, _series_of(answers, "kubelet"), spans.during, step, TOLERANCE)
     own = client(_series_of(answers, "client"), run, step)
     covered = _coverage(pods if "pods" in kept.answers else None, spans, step)
-    criteria = verdict.criteria(run, summary, services, cpu, memory, agrees, own)
+    criteria = verdict.criteria(run, summary, services, cpu, memory, agrees, own, kept.answers)
     outcome, because = verdict.outcome(run, criteria)
     notes += _doubts(run, summary, services, own.starved, covered)
     load = _load(_series_of(answers, "k6"), spans.whole)
-    if not load:
+    if not load and "k6" in answers:
         notes.append("k6's own series are not in Prometheus, so load and latency are not shown over time.")
     return Report(
         run=run,
@@ -141,6 +156,21 @@ def make(kept: Kept) -> Report:
         notes=tuple(notes),
         load=load,
     )
+
+
+def _not_there(kept: Kept, run: Run, peer: Told | None) -> list[str]:
+    """Files that the run has kept, by ``run.json``, and that are not in its folder or not readable."""
+    asked = queries(run.namespaces, run.job_namespace, run.pod, run.testid)
+    files = [f"prometheus/{query.name}.json" for query in asked if query.name not in kept.answers]
+    if peer is None:
+        files.append("metrics-api.jsonl")
+    found = [f"{name} is missing: {_AGAIN}." for name in files if name not in run.missing]
+    if peer is not None and peer.unreadable:
+        first, *others = peer.unreadable
+        more = f" and {words.plural(len(others), 'other')}" if others else ""
+        rest = "; the rest is used" if peer.usages else ""
+        found.append(f"metrics-api.jsonl, line {first}{more}: no answer of the metrics API{rest}.")
+    return found
 
 
 def _summary(kept: Kept, run: Run, notes: list[str]) -> Summary | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from collector.loadtest import words
-from collector.loadtest.model import Outcome, Report, Service, State, Track, Use, Workload
+from collector.loadtest.model import Outcome, Report, Service, State, Summary, Track, Use, Workload
 
 Format = Callable[[float | None], str]
 
@@ -49,6 +49,8 @@ class Section(NamedTuple):
     sentences: tuple[str, ...] = ()
     table: Table | None = None
     plots: tuple[Plot, ...] = ()
+    below: tuple[str, ...] = ()
+    """Sentences under the table."""
 
 
 def title(report: Report) -> str:
@@ -72,8 +74,8 @@ def lead(report: Report) -> tuple[str, ...]:
 
 
 def _begun(sentence: str) -> str:
-    """With a capital, but for the name of k6."""
-    return sentence if sentence.startswith("k6") else f"{sentence[:1].upper()}{sentence[1:]}"
+    """With a capital, but for names that have none."""
+    return sentence if sentence.startswith(("k6", "prometheus/")) else f"{sentence[:1].upper()}{sentence[1:]}"
 
 
 def sections(report: Report) -> list[Section]:
@@ -132,7 +134,19 @@ def _requests(report: Report) -> Section | None:
         Plot(text, tuple(report.load[name]), value) for name, (text, value) in formats.items() if name in report.load
     )
     doubt = ("These latencies are k6's own as well: it lacked CPU.",) if report.client.starved else ()
-    return Section("Requests", doubt, Table(head, rows), plots)
+    return Section("Requests", doubt, Table(head, rows), plots, _beside_endpoints(summary))
+
+
+def _beside_endpoints(summary: Summary) -> tuple[str, ...]:
+    """What the last line counts and none before it."""
+    of_endpoints = [one.number for one in summary.endpoints if one.number is not None]
+    more = (summary.total.number or 0) - sum(of_endpoints)
+    if not of_endpoints or more <= 0:
+        return ()
+    return (
+        f"All counts {words.plural(more, 'request')} more than the endpoints: before the load begins, the script asks"
+        " whether the application answers.",
+    )
 
 
 def _by_workload(report: Report) -> dict[Workload, Service]:
@@ -158,7 +172,7 @@ def _saturation(report: Report) -> Section:
             "None under the load: no service began to be throttled, to be at a limit, or to wait for CPU, memory or I/O"
             " for long."
             if report.services
-            else "Not known: Prometheus has no series of the application's pods."
+            else f"Not known: {_no_series(report)}."
         )
     already = [one for one in report.services if one.already]
     if already:
@@ -182,8 +196,15 @@ _MOST_LINES: Final = 7
 
 def _services(report: Report) -> list[Section]:
     if not report.services:
-        return [Section("Services", ("Prometheus has no series of the application's pods.",))]
+        return [Section("Services", (f"{_begun(_no_series(report))}.",))]
     return [_cpu(report), _memory(report)]
+
+
+def _no_series(report: Report) -> str:
+    """Why there are no services: the coverage is not known where the answer is not there."""
+    if report.coverage[0].share is None:
+        return "prometheus/pods.json is missing"
+    return "Prometheus has no series of the application's pods"
 
 
 def _means(use: Use, value: Format) -> tuple[str, str, str]:

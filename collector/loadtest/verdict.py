@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 from collector.loadtest import words
@@ -56,15 +56,23 @@ def criteria(
     memory: Use,
     agreement: Agreement,
     client: Client,
+    answers: Container[str],
 ) -> tuple[Criterion, ...]:
-    """All criteria, in the order in which they are told."""
+    """All criteria, in the order in which they are told; ``answers`` are the names of Prometheus' that are there."""
     return (
         *_of_k6(run, summary),
-        _cpu(cpu),
-        _memory(services, memory, run.namespaces),
+        _unless_lost(_cpu(cpu), "pods", answers),
+        _unless_lost(_memory(services, memory, run.namespaces), "pods", answers),
         _agreement(agreement),
-        _client(client),
+        _client(client) if run.pod is None else _unless_lost(_client(client), "client", answers),
     )
+
+
+def _unless_lost(found: Criterion, name: str, answers: Container[str]) -> Criterion:
+    """A criterion that is not known because the answer that it is judged by is not there says that."""
+    if found.state != "missing" or name in answers:
+        return found
+    return found._replace(text=f"prometheus/{name}.json is missing")
 
 
 def _of_k6(run: Run, summary: Summary | None) -> list[Criterion]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from collector.errors import UsageError
 from collector.loadtest import html, markdown, report, telling
 from collector.loadtest.folder import Folder
 from collector.loadtest.model import Report
@@ -348,13 +347,114 @@ def test_names_cannot_break_out_of_the_page() -> None:
     assert "\\<script>x\\|y" in markdown.render(found)
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b"{", b'{"version": 1, "spans": {}}', b'{"version": 9}'])
-def test_a_folder_with_another_run_json_is_refused(tmp_path: Path, body: bytes) -> None:
-    """One sentence, no traceback."""
+@pytest.mark.parametrize("name", ["pods", "containers", "kubelet", "k6", "client"])
+def test_a_kept_answer_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
+    """Of a folder that was copied in part, the file is blamed, and not Prometheus or podtally."""
+    shutil.copytree(STEADY, tmp_path / "run")
+    (tmp_path / "run" / "prometheus" / f"{name}.json").unlink()
+
+    found = Folder(str(tmp_path / "run")).report()
+
+    text = markdown.render(found)
+    assert f"prometheus/{name}.json is missing: copy it again from where the run was made." in found.notes
+    assert "Prometheus has no series" not in text
+    assert ("k6's own series are not in Prometheus" in text) is (name != "k6"), "which are none in the kept run"
+    assert "is podtally on its node?" not in text
+
+
+def test_what_is_not_known_for_want_of_a_file_says_so(tmp_path: Path) -> None:
+    """Without the pods' samples there is no rise and no agreement: each of them tells why."""
+    shutil.copytree(STEADY, tmp_path / "run")
+    (tmp_path / "run" / "prometheus" / "pods.json").unlink()
+    (tmp_path / "run" / "prometheus" / "containers.json").unlink()
+
+    found = Folder(str(tmp_path / "run")).report()
+
+    said = {one.name: one.text for one in found.criteria}
+    assert said["CPU rises"] == said["memory rises"] == "prometheus/pods.json is missing"
+    assert found.agreement.why_not == "there are no samples of podtally's to compare with"
+
+
+def test_the_metrics_apis_answers_that_are_gone_are_named(tmp_path: Path) -> None:
+    """It is not said that nobody asked."""
+    shutil.copytree(STEADY, tmp_path / "run")
+    (tmp_path / "run" / "metrics-api.jsonl").unlink()
+
+    found = Folder(str(tmp_path / "run")).report()
+
+    assert "metrics-api.jsonl is missing: copy it again from where the run was made." in found.notes
+    assert found.agreement.why_not == "metrics-api.jsonl is missing"
+
+
+def test_an_unreadable_line_is_named_and_the_rest_is_used(tmp_path: Path) -> None:
+    """Where a file was cut or edited, one can look."""
+    shutil.copytree(STEADY, tmp_path / "run")
+    kept_lines = (STEADY / "metrics-api.jsonl").read_bytes().splitlines()
+    (tmp_path / "run" / "metrics-api.jsonl").write_bytes(b"\n".join([kept_lines[0], b"{", *kept_lines[2:-1], b"x"]))
+
+    found = Folder(str(tmp_path / "run")).report()
+
+    assert "metrics-api.jsonl, line 2 and 1 other: no answer of the metrics API; the rest is used." in found.notes
+    assert found.agreement.source == "metrics-api"
+
+
+def test_unreadable_lines_alone_are_no_comparison() -> None:
+    """The criterion says which line."""
+    found = make(replace(kept(), peer=b"{\n"))
+
+    assert found.agreement.why_not == "metrics-api.jsonl, line 1: no answer of the metrics API"
+
+
+def test_requests_of_no_endpoint_are_told(steady: Report) -> None:
+    """The lines of the table do not add up to its last one: both forms say why, under it."""
+    note = "All counts 1 request more than the endpoints: before the load begins, the script asks whether"
+
+    assert re.search(rf"\| all \| 2 801 \|[^\n]*\n\n{note}", markdown.render(steady))
+    assert re.search(rf"</table></div>\n<p>{note}", html.render(steady))
+
+
+def test_requests_that_add_up_need_no_note(steady: Report) -> None:
+    """Synthetic: an endpoint has all of them."""
+    assert steady.summary is not None
+    total = steady.summary.total
+    found = replace(steady, summary=replace(steady.summary, endpoints=(total,)))
+
+    assert "more than the endpoints" not in markdown.render(found)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{\n"version": 1', "is no JSON (line 2): copy it again from where the run was made"),
+        (b"{\xff}", "is no text: copy it again"),
+        (b"{}", "is not whole, it has no 'version': copy it again"),
+        (b'{"version": 1, "profile": "load", "testid": "t", "spans": {}}', "has no 'before': copy it again"),
+        (b"[]", "is not as podtally loadtest run writes it: copy it again"),
+        (b'{"version": 9}', "is of version 9, and 1 is known"),
+    ],
+)
+def test_a_folder_with_another_run_json_is_refused(tmp_path: Path, body: bytes, said: str) -> None:
+    """One sentence with its path and what to do, and no names of classes."""
     (tmp_path / "run.json").write_bytes(body)
 
-    with pytest.raises(UsageError, match=r"run\.json is"):
-        Folder(str(tmp_path)).report()
+    done = podtally("loadtest", "report", tmp_path)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{tmp_path}/run.json is " in done.stderr
+    assert said in done.stderr
+    assert "Error:" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["text.txt", "nowhere"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """A file, or nothing."""
+    (tmp_path / "text.txt").write_text("")
+
+    done = podtally("loadtest", "report", tmp_path / name)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{tmp_path}/{name} is no folder: name that of a run" in done.stderr
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
