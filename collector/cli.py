@@ -26,7 +26,7 @@ from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker, find_kubepods
-from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError
+from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError, why_not_written
 from collector.flags import build_parser, help_width, resolve
 from collector.history import LINGER_NS, History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking, spare_collections
@@ -35,7 +35,7 @@ from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
-from collector.server.app import Background, Server, is_loopback, parse_listen, serve
+from collector.server.app import Background, Server, is_loopback, serve
 from collector.sources import http
 from collector.sources.live import LiveTree
 from collector.table import Usage
@@ -413,7 +413,6 @@ def _run_server(
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    parse_listen(arguments.listen)  # a wrong address is told before anything is read
     selection = replace(_selection(arguments), cadvisor=not arguments.no_cadvisor)
     config = _web_config(arguments, authenticate=arguments.authenticate)
     reviews = _reviews(arguments, config)
@@ -504,7 +503,6 @@ def _replayed_upstream(
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    parse_listen(arguments.listen)
     selection = _selection(arguments)
     config = None if arguments.once or arguments.openmetrics else _web_config(arguments)
     recording = _load(arguments.recording)
@@ -554,7 +552,7 @@ def _backfill(arguments: argparse.Namespace, selection: Selection, collector: Ti
                 with open(arguments.openmetrics, "w", encoding="utf-8") as out:
                     count = backfill.write(told(), exposition, out)
             except OSError as error:
-                raise UsageError(f"cannot write {arguments.openmetrics}: {error.strerror}") from error
+                raise UsageError(f"cannot write {arguments.openmetrics}: {why_not_written(error)}") from error
     log.info("%d samples of %d frames", count, frames)
     return 0
 

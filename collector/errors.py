@@ -126,6 +126,15 @@ class ClusterError(UsageError):
     reason: ClassVar[str] = "cluster"
 
 
+def why_not_written(error: OSError) -> str:
+    """Why a file or directory cannot be made: the system's reason, or the folder that is not there, and what to do."""
+    if error.errno == _errno.ENOENT and isinstance(error.filename, str | os.PathLike):
+        # Of a link the folder of what it leads to.
+        folder = os.path.dirname(os.path.realpath(error.filename))
+        return f"there is no folder {folder}: make it first, or write elsewhere"
+    return error.strerror or str(error)
+
+
 _DENIED = frozenset({_errno.EACCES, _errno.EPERM})
 _EXHAUSTED = frozenset({_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM})
 _UNSUPPORTED = frozenset({_errno.EOPNOTSUPP, _errno.ENOTSUP, _errno.ENOSYS, _errno.EISDIR})

@@ -16,8 +16,9 @@ from typing import Any, Literal, NoReturn
 from collector import web
 from collector.errors import UsageError
 from collector.model import SOURCES, SourceName
+from collector.server.app import parse_listen
 
-Kind = Literal["text", "duration", "number", "count", "share", "switch", "words"]
+Kind = Literal["text", "duration", "number", "count", "share", "switch", "words", "address"]
 
 _LONGEST_SECONDS = 365 * 86400.0
 
@@ -81,6 +82,14 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def _address(text: str) -> str:
+    try:
+        parse_listen(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 _PARSE: dict[Kind, Callable[[str], Any]] = {
     "text": str,
     "duration": duration,
@@ -89,6 +98,7 @@ _PARSE: dict[Kind, Callable[[str], Any]] = {
     "share": share,
     "switch": _switch,
     "words": _words,
+    "address": _address,
 }
 
 
@@ -263,7 +273,7 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag(
         name="listen",
-        kind="text",
+        kind="address",
         commands=("serve", "replay"),
         default=":9753",
         defaults={"replay": "127.0.0.1:9753"},
@@ -726,6 +736,8 @@ def resolve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> ar
         setattr(arguments, dest, value)
     _check_source(arguments, given)
     _check(arguments)
+    if arguments.command == "replay" and not arguments.once and any(flag.name == "path" for flag in given):
+        raise UsageError(f"--path {arguments.path} is of use with --once only: give --once, or leave it out")
     return arguments
 
 

@@ -79,7 +79,7 @@ def test_the_version_is_told() -> None:
     [
         ((), "podtally: the following arguments are required: COMMAND; podtally --help tells what there is"),
         (("top", "--contaners"), "podtally top: unknown --contaners; podtally top --help tells what there is"),
-        (("serve", "--listen", "9753"), "podtally serve: --listen '9753' is no address: give HOST:PORT or :PORT, as"),
+        (("serve", "--listen", "9753"), "podtally serve: argument --listen: '9753' is no address: give HOST:PORT or"),
         (
             ("serve", "--collect", "cpu,mem"),
             "podtally serve: --collect: 'mem' is no group of metrics; there are cpu, memory, oom, details, pressure,",
@@ -92,6 +92,10 @@ def test_the_version_is_told() -> None:
         (("replay", FIXTURES), f"podtally replay: {FIXTURES} is no recording: it has neither frames/ nor sys/fs/cgr"),
         (("replay", FIXTURES / "cgroup-v1"), f"podtally replay: {FIXTURES}/cgroup-v1: sys/fs/cgroup is a cgroup v1"),
         (("record", "/nonexistent/r.tar", "--from", STATIC), "podtally record: cannot write the recording /nonexi"),
+        (
+            ("replay", STATIC, "--openmetrics", "/nonexistent/x.om"),
+            "podtally replay: cannot write /nonexistent/x.om: ther",
+        ),
         (("record", STATIC, "--from", STATIC), f"podtally record: {STATIC} is there already: give a new name, or"),
     ],
 )

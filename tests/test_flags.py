@@ -153,6 +153,7 @@ def test_a_recording_may_be_called_from() -> None:
         ("PODTALLY_SLOW_EVERY", "9" * 5000, f"'{'9' * 5000}' is no whole number from 1 to 999999999"),
         ("PODTALLY_NO_CONTAINERS", "maybe", "'maybe' is neither true nor false"),
         ("PODTALLY_LOG_LEVEL", "loud", "'loud' is none of debug, info, warning, error"),
+        ("PODTALLY_LISTEN", "x", "'x' is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753"),
     ],
 )
 def test_a_malformed_variable_is_named(variable: str, value: str, said: str) -> None:
@@ -227,6 +228,14 @@ def test_a_malformed_variable_is_named(variable: str, value: str, said: str) -> 
         ),
         (("replay", "r", "--once", "--openmetrics", "-"), "--once and --openmetrics both print and exit: choose one"),
         (
+            ("replay", "r", "--path", "/metrics/resource"),
+            "--path /metrics/resource is of use with --once only: give --once, or leave it out",
+        ),
+        (
+            ("replay", "r", "--path", "/metrics", "--openmetrics", "-"),
+            "--path /metrics is of use with --once only: give --once, or leave it out",
+        ),
+        (
             ("replay", "r", "--once", "--loop"),
             "--loop never ends, so there is no last frame for --once or --openmetrics",
         ),
@@ -242,6 +251,11 @@ def test_a_variable_for_another_source_is_let_be() -> None:
     found = resolved("serve", PODTALLY_SOURCE="summary", PODTALLY_CGROUP_ROOT="/host", PODTALLY_NAMESPACE="A B")
 
     assert found.reads == "summary"
+
+
+def test_a_path_in_a_variable_is_let_be() -> None:
+    """It may be there for another replay, with --once."""
+    assert resolved("replay", "r", PODTALLY_PATH="/metrics/resource").path == "/metrics/resource"
 
 
 def test_authenticate_is_never_left_out_unsaid() -> None:

@@ -247,7 +247,7 @@ def parse_listen(value: str) -> tuple[str | None, int]:
     elif ":" in host:
         colon = ""  # an IPv6 address without its brackets: which colon is the port's nobody can tell
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise UsageError(f"--listen {value!r} is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753")
+        raise UsageError(f"{value!r} is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753")
     return host or None, int(port)
 
 

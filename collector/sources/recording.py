@@ -56,6 +56,8 @@ _PATH_LIMIT = 4096
 _INTEGER_LIMIT = 2**64
 """Times in nanoseconds and inodes are below it."""
 
+_WHAT_IS_ONE = "podtally record makes one, docs/recordings.md has the form"
+
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
@@ -283,8 +285,11 @@ def _archive_files(name: str, progress: Progress | None) -> _Unpacked:
             raise RecordingError(f"{name} is truncated or damaged ({error}): record or copy it again") from error
         except (tarfile.TarError, ValueError, OverflowError) as error:
             # tarfile says the latter two of headers whose numbers are none.
-            what = "is truncated or damaged" if files else "is no recording: neither a directory nor a tar archive"
-            raise RecordingError(f"{name} {what} ({error})") from error
+            if files:
+                raise RecordingError(f"{name} is truncated or damaged ({error}): record or copy it again") from error
+            raise RecordingError(
+                f"{name} is no recording: neither a directory nor a tar archive ({error}); {_WHAT_IS_ONE}"
+            ) from error
         if watched.tail.strip(b"\0") or len(watched.tail) < 1024:
             raise RecordingError(f"{name} is truncated: its tar archive has no end; record or copy it again")
         if progress is not None:
@@ -321,7 +326,7 @@ def _assemble(name: str, files: dict[str, bytes], newest_ns: int) -> Recording:
     elif any(path.startswith(CGROUP_ROOT + "/") for path in files):
         recorded = [_single_frame(files, newest_ns)]
     else:
-        raise RecordingError(f"{name} is no recording: it has neither frames/ nor {CGROUP_ROOT}/")
+        raise RecordingError(f"{name} is no recording: it has neither frames/ nor {CGROUP_ROOT}/; {_WHAT_IS_ONE}")
     for earlier, later in pairwise(recorded):
         if later.instant.monotonic_ns <= earlier.instant.monotonic_ns:
             raise RecordingError(f"{name}: the monotonic clock does not go forward from one frame to the next")

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from collector.errors import Gone, RecordingError, SourceError
+from collector.errors import Gone, RecordingError, SourceError, why_not_written
 from collector.model import Answer, Instant
 from collector.seams import AnswerSource, Directory, Glimpse, Tree, read_each
 from collector.sources.recording import CGROUP_ROOT, GLIMPSES, Meta
@@ -70,7 +70,7 @@ class RecordingWriter:
         except BrokenPipeError:
             raise  # the reader of a pipe has had enough: the program ends quietly
         except OSError as error:
-            raise RecordingError(f"cannot write the recording {self._out}: {error.strerror}") from error
+            raise RecordingError(f"cannot write the recording {self._out}: {why_not_written(error)}") from error
 
     def _open_archive(self, name: str, file: BinaryIO) -> None:
         stream: Any = file

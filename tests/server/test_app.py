@@ -397,4 +397,4 @@ def test_what_is_no_address_is_bad_usage(value: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_listen(value)
 
-    assert str(caught.value) == f"--listen {value!r} is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753"
+    assert str(caught.value) == f"{value!r} is no address: give HOST:PORT or :PORT, as 127.0.0.1:9753"

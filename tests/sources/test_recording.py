@@ -406,9 +406,20 @@ def test_a_clock_that_does_not_go_forward_is_refused(step_ns: int, tmp_path: Pat
     ],
 )
 def test_a_directory_of_something_else_is_refused(files: dict[str, bytes], sentence: str, tmp_path: Path) -> None:
-    """What has neither frames nor cgroups is said to be no recording."""
-    with pytest.raises(RecordingError, match=sentence):
+    """What has neither frames nor cgroups is said to be no recording, and where to take one from."""
+    with pytest.raises(
+        RecordingError, match=f"{sentence}; podtally record makes one, docs/recordings.md has the form$"
+    ):
         load(write_files(tmp_path, files))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """A text is said to be no archive, and where to take a recording from."""
+    (tmp_path / "notes.txt").write_text("nothing that was recorded\n")
+    with pytest.raises(
+        RecordingError, match=r"nor a tar archive \(.*\); podtally record makes one, docs/recordings\.md"
+    ):
+        load(tmp_path / "notes.txt")
 
 
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace as changed
 from itertools import zip_longest
@@ -439,12 +440,26 @@ def test_another_form_of_archive_is_refused(name: str, tmp_path: Path) -> None:
         RecordingWriter(str(tmp_path / name), META)
 
 
-@pytest.mark.parametrize("name", ["nowhere/r.tar", "nowhere/r.tar.zst", "file/r"])
-def test_a_place_that_cannot_be_written_is_told(name: str, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """The sentence has the place and the system's reason."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordingError, match=rf"^cannot write the recording {tmp_path}/{name}: [A-Z]"):
-        RecordingWriter(str(tmp_path / name), META)
+    with pytest.raises(RecordingError, match=rf"^cannot write the recording {tmp_path}/file/r: Not a directory$"):
+        RecordingWriter(str(tmp_path / "file/r"), META)
+
+
+@pytest.mark.parametrize("name", ["r.tar", "r.tar.zst"])
+@pytest.mark.parametrize("linked", [False, True], ids=["at its path", "where a link leads"])
+def test_a_folder_that_is_not_there_is_named(name: str, linked: bool, tmp_path: Path) -> None:
+    """Not the archive, which is to be made, but the folder that it is to be made in."""
+    out = missing = tmp_path / "nowhere" / name
+    if linked:
+        out = tmp_path / name
+        out.symlink_to(missing)
+    sentence = (
+        f"cannot write the recording {out}: there is no folder {missing.parent}: make it first, or write elsewhere"
+    )
+    with pytest.raises(RecordingError, match=f"^{re.escape(sentence)}$"):
+        RecordingWriter(str(out), META)
 
 
 @pytest.mark.parametrize("name", ["r.tar", "r.tar.gz", "r.tar.zst"])
