@@ -26,11 +26,12 @@ $(VENV)/dev: $(VENV)/run requirements-dev.lock pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-run: $(VENV)/run ## serve a bundled recording of a real node in a loop
+run: $(VENV)/run ## serve a bundled recording of a real node in a loop; elsewhere with LISTEN=127.0.0.1:9754
+	@$(BIN)/python -m monitoring.address $(LISTEN) "make run LISTEN=127.0.0.1:9754"
 	@echo "A recording of a real node, in a loop: look at http://$(LISTEN)/ (Ctrl-C ends it)"
 	@$(BIN)/python -m collector replay $(RECORDING) --loop --listen $(LISTEN)
 
-monitor: $(VENV)/run ## the same with Prometheus in front of it, as monitoring/ ships it: query real data in a minute
+monitor: $(VENV)/run ## the same with Prometheus before it: real data to query in a minute; elsewhere with LISTEN=, PROMETHEUS=127.0.0.1:9091
 	@$(BIN)/python -m monitoring.local $(RECORDING) --listen $(LISTEN) --prometheus $(PROMETHEUS)
 
 test: $(VENV)/dev ## everything: format, lint, types, tests, generated docs, manifests

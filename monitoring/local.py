@@ -7,10 +7,11 @@ what is tested and what runs in a cluster differ in how the targets are found an
 from __future__ import annotations
 
 import argparse
+import http
+import http.client
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +22,11 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+
+from monitoring.address import LocalError, need_free, reached_at
 
 HERE = Path(__file__).resolve().parent
 CONFIGURATION = HERE / "prometheus" / "prometheus.yml"
@@ -38,8 +41,9 @@ HOW_TO_INSTALL = (
 )
 
 
-class LocalError(Exception):
-    """What a person has to know and do, in one sentence."""
+ELSEWHERE = "make monitor LISTEN=127.0.0.1:9754"
+PROMETHEUS_ELSEWHERE = "make monitor PROMETHEUS=127.0.0.1:9091"
+"""What to do where an address is taken."""
 
 
 def configuration(targets: Mapping[str, str], **changes: Any) -> dict[str, Any]:
@@ -81,7 +85,8 @@ def prometheus(
     program = shutil.which("prometheus")
     if program is None:
         raise LocalError(HOW_TO_INSTALL)
-    _need_free(listen)
+    need_free(listen, PROMETHEUS_ELSEWHERE)
+    reached = reached_at(listen, PROMETHEUS_ELSEWHERE)
     (folder / "prometheus.yml").write_text(json.dumps(config), encoding="utf-8")
     log = folder / "prometheus.log"
     with log.open("wb") as out:
@@ -98,27 +103,10 @@ def prometheus(
             start_new_session=True,
         )
     try:
-        _wait_until_ready(process, f"http://{listen}", log)
+        _wait_until_ready(process, f"http://{reached}", log)
         yield process
     finally:
         _end(process)
-
-
-def _need_free(listen: str) -> None:
-    """Raises: LocalError if the address is taken: who has it would answer in Prometheus' place."""
-    host, _, port = listen.rpartition(":")
-    if not port.isdecimal():
-        raise LocalError(f"{listen!r} is no address for Prometheus: it takes HOST:PORT, as 127.0.0.1:9090")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise LocalError(
-            f"Prometheus cannot serve at http://{listen}: {error.strerror}: end what serves there, or choose another"
-            " address, as make monitor PROMETHEUS=127.0.0.1:9091"
-        ) from error
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
@@ -164,51 +152,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     # Not what is set for SIGINT: a shell that starts it in the background has that ignored.
     for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.default_int_handler)
-    collector = subprocess.Popen(
-        [sys.executable, "-m", "collector", "replay", chosen.recording, "--loop", "--listen", chosen.listen],
-        start_new_session=True,
-    )
+        signal.signal(one, _end_at_once)
     try:
-        node = _node_of(collector, chosen.listen)
+        need_free(chosen.listen, ELSEWHERE)
+        need_free(chosen.prometheus, PROMETHEUS_ELSEWHERE)
         with (
+            _replaying(chosen.recording, chosen.listen) as collector,
             tempfile.TemporaryDirectory(prefix="podtally-prometheus-") as folder,
-            prometheus(Path(folder), configuration({node: chosen.listen}), chosen.prometheus) as server,
         ):
+            reached = reached_at(chosen.listen, ELSEWHERE)
+            config = configuration({_node_of(collector, reached): reached})
+            with prometheus(Path(folder), config, chosen.prometheus) as server:
 
-            def alive() -> bool:
-                return collector.poll() is None and server.poll() is None
+                def alive() -> bool:
+                    return collector.poll() is None and server.poll() is None
 
-            _tell(chosen.listen, f"http://{chosen.prometheus}", alive)
-            while alive():
-                time.sleep(0.5)
-            who = "Prometheus" if collector.poll() is None else "the collector"
-            print(f"{who} has ended, and so does the rest", file=sys.stderr)
-            return 1
+                _tell(reached, f"http://{reached_at(chosen.prometheus, PROMETHEUS_ELSEWHERE)}", alive)
+                while alive():
+                    time.sleep(0.5)
+                who = "Prometheus" if collector.poll() is None else "the collector"
+                print(f"{who} has ended, and so does the rest", file=sys.stderr)
+                return 1
     except LocalError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 0
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    """Leave by way of what ends the two. Once: ``timeout`` and make both hand a signal on."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _replaying(recording: str, listen: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The collector, until the block ends. Ctrl-C is not of its terminal, so that it is ended after Prometheus."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "collector", "replay", recording, "--loop", "--listen", listen], start_new_session=True
+    )
+    try:
+        yield process
     finally:
-        _end(collector)
+        _end(process)
 
 
-def _node_of(collector: subprocess.Popen[bytes], listen: str) -> str:
-    """The node of the recording, once it is served. Raises: LocalError if it is not."""
+def _node_of(collector: subprocess.Popen[bytes], address: str) -> str:
+    """The node of the recording, once it is served. Raises: LocalError if it is not, or another program answers."""
     end = time.monotonic() + DEADLINE_SECONDS
     while collector.poll() is None and time.monotonic() < end:
         try:
-            with urllib.request.urlopen(f"http://{listen}/api/v1/pods", timeout=5) as answer:
-                return str(json.load(answer)["node"])
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            with urllib.request.urlopen(f"http://{address}/api/v1/pods", timeout=5) as answer:
+                node = str(json.load(answer)["node"])
+        except (http.client.HTTPException, ValueError, LookupError, TypeError, OSError) as error:
+            # Nobody answers yet, or the collector has no tick yet.
+            unanswered = isinstance(error, OSError) and not isinstance(error, urllib.error.HTTPError)
+            if not unanswered and getattr(error, "code", None) != http.HTTPStatus.SERVICE_UNAVAILABLE:
+                raise LocalError(
+                    f"what answers at http://{address}/ is not the collector: choose another address: {ELSEWHERE}"
+                ) from error
             time.sleep(0.1)
-    raise LocalError(f"the collector does not serve at {listen}")
+        else:
+            # Who answers while ours cannot serve there is another podtally.
+            if collector.poll() is None:
+                return node
+    raise LocalError(f"the collector does not serve at {address}")
+
+
+def _has(url: str, expression: str) -> bool:
+    try:
+        return bool(query(url, expression))
+    except OSError:
+        return False  # it has ended, or is ending
 
 
 def _tell(listen: str, url: str, alive: Callable[[], bool]) -> None:
     """Say where to look and what to ask, once the first numbers are there."""
-    while not query(url, "pod_cpu_usage_cores"):
+    while not _has(url, "pod_cpu_usage_cores"):
         if not alive():
             return
         time.sleep(0.5)
