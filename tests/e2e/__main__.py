@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--keep", action="store_true", help="leave the last node up")
     extent = run.add_mutually_exclusive_group()
     extent.add_argument("--short", action="store_true", help="the short set alone, on the first driver")
-    extent.add_argument("--apart", action="store_true", help="the load test and the monitoring stack alone, likewise")
+    extent.add_argument("--apart", action="store_true", help="what stands beside the DaemonSet, likewise")
     one = commands.add_parser("up", help="bring the node up, with podtally and the workloads on it")
     one.add_argument("--driver", choices=("systemd", "cgroupfs"), default="systemd")
     one.add_argument("--kernel", choices=("older", "newer"), default="older")

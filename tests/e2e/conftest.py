@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The short set runs on the second driver and kernel too; what is apart would take `make e2e` over half an hour."""
     config.addinivalue_line("markers", "short: runs on every driver and kernel, in a minute or two")
     config.addinivalue_line(
-        "markers", "apart: what is built on the collector; runs with `--apart`, on a node of its own"
+        "markers", "apart: what stands beside the DaemonSet; runs with `--apart`, on a node of its own"
     )
 
 

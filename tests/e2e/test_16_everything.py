@@ -20,6 +20,8 @@ from tests.e2e.observing import of_collector, series, table
 from tests.e2e.processes import inside, wait_for
 from tests.support import collector_over
 
+pytestmark = pytest.mark.apart
+
 NAMESPACE = "everything"
 SHORT_LIVED = HERE / "manifests" / "short-lived.yaml"
 BRIEF = ("first", "second", "third", "fourth")

@@ -12,6 +12,8 @@ from tests.e2e.layout import HERE
 from tests.e2e.observing import metrics_api, of_collector, of_kubelet, series, table, tops
 from tests.e2e.processes import wait_for
 
+pytestmark = pytest.mark.apart
+
 SUMMARY, TEAM = "source-summary", "team-b"
 
 
