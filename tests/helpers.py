@@ -126,6 +126,9 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+FOR_OLD_SAMPLES = ("--storage.tsdb.retention.time=100y",)
+"""A flag of Prometheus' for a store with a recording's own times."""
+
 # --- peers ----------------------------------------------------------------------------------------------------------
 
 EMPTY_LIST = b'{"kind": "PodList", "apiVersion": "v1", "items": []}'

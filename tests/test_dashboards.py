@@ -9,7 +9,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -23,6 +22,7 @@ import pytest
 from aiohttp import web
 
 from collector.sources.recording import Recording
+from monitoring.local import prometheus
 from tests.helpers import free_port, served_in_thread, started
 from tests.replays import completed, write
 from tests.support import CAPTURED, recording
@@ -210,38 +210,9 @@ def boards(folder: Path, rules: dict[str, Any]) -> Iterator[str]:
                 for job, url, path in jobs
             ],
         }
-        (folder / "prometheus.yml").write_text(json.dumps(configuration))
-        url = f"http://127.0.0.1:{free_port()}"
-        log = folder / "log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                [
-                    "prometheus",
-                    f"--config.file={folder / 'prometheus.yml'}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={urllib.parse.urlsplit(url).netloc}",
-                ],
-                stdout=out,
-                stderr=out,
-            )
-        try:
-            _wait_for_answers(url, process, log)
-            yield url
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_for_answers(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while process.poll() is None and time.monotonic() < end:
-        try:
-            query(url, "up")
-        except urllib.error.URLError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"Prometheus does not answer:\n{log.read_text()[-2000:]}")
+        listen = f"127.0.0.1:{free_port()}"
+        with prometheus(folder, configuration, listen, ()):
+            yield f"http://{listen}"
 
 
 def without_data(url: str, queries: dict[str, str], seconds: float) -> list[str]:

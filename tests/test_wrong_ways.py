@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -20,7 +18,8 @@ import pytest
 from collector.metrics.catalogue import CATALOGUE
 from docs.recorded import ROOT, rate, recorded
 from docs.wrong_ways import SETUP, WAYS, Query, Row, WrongWay, ways
-from tests.helpers import wait_until
+from monitoring.local import prometheus
+from tests.helpers import FOR_OLD_SAMPLES, free_port
 
 NAMES = [make.__name__ for make in WAYS]
 
@@ -217,41 +216,6 @@ def test_the_commands_print_what_the_page_shows(name: str) -> None:
         assert shell(one.commands, ROOT).rstrip("\n") == one.output
 
 
-@contextmanager
-def prometheus(store: Path) -> Iterator[str]:
-    """A Prometheus over a store; its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with (store.parent / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                "--config.file=/dev/null",
-                "--storage.tsdb.retention.time=100y",
-                f"--storage.tsdb.path={store}",
-                f"--web.listen-address={address}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        wait_until(lambda: answers(f"http://{address}/-/ready"))
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def answers(url: str) -> bool:
-    """True once somebody answers with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
 def asked(url: str, query: Query) -> float:
     """The one value that Prometheus gives for the query."""
     parameters = urllib.parse.urlencode({"query": query.promql, "time": query.time_ms / 1000})
@@ -271,7 +235,12 @@ def test_prometheus_gives_the_numbers_of_the_page(tmp_path: Path) -> None:
     queries = [query for one in ways() for query in one.queries]
 
     for recording in sorted({query.recording for query in queries}):
-        with prometheus(tmp_path / f"data-{recording}") as url:
+        folder = tmp_path / recording
+        folder.mkdir()
+        (tmp_path / f"data-{recording}").rename(folder / "data")
+        listen = f"127.0.0.1:{free_port()}"
+        url = f"http://{listen}"
+        with prometheus(folder, {}, listen, FOR_OLD_SAMPLES):
             for query in queries:
                 if query.recording == recording:
                     assert asked(url, query) == pytest.approx(query.value, rel=1e-9, abs=1e-12), query.promql

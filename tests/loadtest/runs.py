@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +12,8 @@ from typing import Any
 
 from collector.loadtest.model import Kept, Point, Run, Series, Span, Spans
 from collector.loadtest.report import run_to_json
-from tests.helpers import DEADLINE_SECONDS, free_port, podtally
+from monitoring import local
+from tests.helpers import FOR_OLD_SAMPLES, free_port, podtally
 from tests.support import FIXTURES
 
 LOGS = FIXTURES.parent / "loadtest"
@@ -190,33 +187,6 @@ def prometheus(folder: Path, recording: str) -> Iterator[str]:
     blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(samples), str(data)]
     done = subprocess.run(blocks, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    (folder / "prometheus.yml").write_text("{}")
-    url = f"http://127.0.0.1:{free_port()}"
-    log = folder / "log"
-    command = [
-        "prometheus",
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={data}",
-        "--storage.tsdb.retention.time=100y",
-        f"--web.listen-address={urllib.parse.urlsplit(url).netloc}",
-    ]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    try:
-        end = time.monotonic() + 3 * DEADLINE_SECONDS
-        while not _is_ready(url):
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < end, log.read_text()[-2000:]
-            time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/-/ready", timeout=5) as answered:
-            return bool(answered.status == 200)
-    except urllib.error.URLError:
-        return False
+    listen = f"127.0.0.1:{free_port()}"
+    with local.prometheus(folder, {}, listen, FOR_OLD_SAMPLES):
+        yield f"http://{listen}"
