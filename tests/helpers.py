@@ -219,7 +219,7 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.lines: list[str] = []
-        """What it has logged."""
+        """What it has logged, as far as it was read: whole once the program has ended, else to be waited for."""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -249,9 +249,11 @@ class Running:
         return found[0]
 
     def terminate(self) -> int:
-        """Send SIGTERM and wait for the end; its exit status."""
+        """Send SIGTERM and wait for the end; its exit status. What it has logged is whole then."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(DEADLINE_SECONDS)
+        status = self._process.wait(DEADLINE_SECONDS)
+        self._reader.join()
+        return status
 
     def close(self) -> None:
         """End it in any case."""

@@ -481,7 +481,7 @@ def test_serve_falls_back_to_the_api_server(tmp_path: Path) -> None:
             wait_until(told(f"{running.url}/readyz", "names: apiserver"))
             status, text = fetched(f"{running.url}/readyz")
             pods = json.loads(fetched(f"{running.url}/api/v1/pods")[1])["pods"]
-            logged = running.lines.copy()
+            wait_until(lambda: any("names are taken" in line for line in running.lines))
 
     assert (status, text) == (
         200,
@@ -489,7 +489,7 @@ def test_serve_falls_back_to_the_api_server(tmp_path: Path) -> None:
     )
     assert [pod["name"] for pod in pods] == ["web"]
     assert {path for path, _ in api.asked} == {"/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1&resourceVersion=0"}
-    assert [line.split(": ", 1)[1] for line in logged if " WARNING " in line] == [
+    assert [line.split(": ", 1)[1] for line in running.lines if " WARNING " in line] == [
         "the kubelet does not name the pods: HTTP 403: Forbidden (user=podtally)\n",
         "names are taken from the API server until the kubelet answers\n",
     ]

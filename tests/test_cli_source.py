@@ -88,14 +88,13 @@ def test_serve_is_made_of_the_metrics_api(tmp_path: Path) -> None:
             lines = fetched(f"{running.url}/metrics")[1].splitlines()
             table = podtally("top", "--once", "--url", running.url)
             refused = fetched(f"{running.url}/metrics/resource")[0]
-            logged = "".join(running.lines)
 
     assert paths(cluster) == {"/api/v1/namespaces/a/pods", "/apis/metrics.k8s.io/v1beta1/namespaces/a/pods"}
     assert (ready[0], ready[1].splitlines()[2:]) == (200, ["names: apiserver", "kubelet: not asked", "API server: ok"])
     assert 'pod_cpu_usage_cores{namespace="a",pod="p"} 0.018000000000000002' in lines
     assert table.stdout.splitlines()[1].split() == ["a", "p", "18m", "4Mi"]
     assert refused == 404
-    assert "asking the metrics API every 10 s for the pods of a: look at" in logged
+    assert "asking the metrics API every 10 s for the pods of a: look at" in "".join(running.lines)
 
 
 def test_a_missing_right_is_told_with_what_gives_it(tmp_path: Path) -> None:
