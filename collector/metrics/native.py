@@ -100,15 +100,23 @@ _COLUMNS: dict[str, tuple[_Column, ...]] = {
 class _Items:
     """What the families of a scope have a series of, with the labels that they bear."""
 
-    __slots__ = ("labels", "levels")
+    __slots__ = ("_labels", "_texts", "levels")
 
     def __init__(self, items: list[Any], labels: list[text.LabelTexts], *, read: bool = False) -> None:
         """``read``: they have a reading."""
-        self.labels = labels
+        self._labels = labels
+        self._texts: dict[text.Pairs, list[str]] = {}
         self.levels: dict[str, list[Any]] = {"item": items}
         if read:
             self.levels["reading"] = readings = [item.reading for item in items]
             self.levels["details"] = [reading.details for reading in readings]
+
+    def texts(self, extra: text.Pairs) -> list[str]:
+        """What stands in braces, for series that have these labels beside the items' own."""
+        found = self._texts.get(extra)
+        if found is None:
+            found = self._texts[extra] = [labels[extra] for labels in self._labels]
+        return found
 
 
 class NativeExposition:
@@ -161,19 +169,19 @@ class NativeExposition:
             divisor = metric.divisor
             shift = start_shift_ns if metric.moment else 0
             for column in _COLUMNS[metric.name]:
-                get, sample, extra = column.get, column.sample, column.suffix
-                values = items.levels[column.level]
-                labels = items.labels
+                sample, labels = column.sample, items.texts(column.suffix)
+                values: Iterable[Any] = map(column.get, items.levels[column.level])
                 if column.when is not None:
                     limits = map(column.when, items.levels["details"])
                     keep = [limit is not None and limit != NO_LIMIT for limit in limits]
-                    values, labels = list(compress(values, keep)), list(compress(labels, keep))
-                for value, texts in zip(map(get, values), labels, strict=True):
-                    if value is None or value == NO_LIMIT:
-                        continue
-                    if divisor != 1:
-                        value = (value + shift) / divisor
-                    lines.append(f"{sample}{texts[extra]} {numbers[value]}")
+                    values, labels = compress(values, keep), list(compress(labels, keep))
+                if divisor != 1:
+                    values = [value if value is None else (value + shift) / divisor for value in values]
+                lines += [
+                    f"{sample}{label} {numbers[value]}"
+                    for value, label in zip(values, labels, strict=True)
+                    if value is not None and value != NO_LIMIT
+                ]
             yield metric, lines
 
     def _info(self, tally: Tally, one: PodTally) -> dict[str, str]:
@@ -190,14 +198,18 @@ class NativeExposition:
             **extra,
         }
 
-    def render(self, tally: Tally, *, openmetrics: bool, start_shift_ns: int = 0) -> str:
-        """The text of all families; without ``# EOF``, as podtally's account of itself follows."""
-        parts: list[str] = []
+    def parts(self, tally: Tally, *, openmetrics: bool, start_shift_ns: int = 0) -> Iterator[str]:
+        """The text of all families, one at a time: lines that are let go of before the next are made leave their memory
+        to these. Without ``# EOF``, as podtally's account of itself follows.
+        """
         for metric, lines in self.families(tally, start_shift_ns=start_shift_ns):
             if lines:
-                parts.append(text.head(metric.name, metric.type, metric.help, metric.unit, openmetrics=openmetrics))
-                parts += lines
-        return "\n".join((*parts, ""))
+                head = text.head(metric.name, metric.type, metric.help, metric.unit, openmetrics=openmetrics)
+                yield "\n".join((head, *lines, ""))
+
+    def render(self, tally: Tally, *, openmetrics: bool, start_shift_ns: int = 0) -> str:
+        """The same in one piece."""
+        return "".join(self.parts(tally, openmetrics=openmetrics, start_shift_ns=start_shift_ns))
 
 
 def _pod_labels(one: PodTally) -> text.Pairs:

@@ -114,15 +114,18 @@ class Server:
 
     # --- expositions
 
-    def metrics_text(self, *, openmetrics: bool) -> str:
-        """``/metrics``: the tally's families and podtally's account of itself."""
+    def metrics_parts(self, *, openmetrics: bool) -> Iterator[str]:
+        """``/metrics``, a family at a time: the tally's families and podtally's account of itself."""
         published = self._loop.published
-        text = ""
         if published is not None:
             shift_ns = published.start_shift_ns
-            text = self._native.render(published.tally, openmetrics=openmetrics, start_shift_ns=shift_ns)
+            yield from self._native.parts(published.tally, openmetrics=openmetrics, start_shift_ns=shift_ns)
         generate: Callable[[CollectorRegistry], bytes] = generate_openmetrics if openmetrics else generate_latest
-        return text + generate(self._registry).decode()
+        yield generate(self._registry).decode()
+
+    def metrics_text(self, *, openmetrics: bool) -> str:
+        """The same in one piece."""
+        return "".join(self.metrics_parts(openmetrics=openmetrics))
 
     def resource_text(self, *, openmetrics: bool) -> str:
         """``/metrics/resource``. Where the numbers are too old, the page has but the error, as the kubelet's has."""
@@ -165,7 +168,7 @@ class Server:
         return response
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return self._exposition(request, lambda openmetrics: (self.metrics_text(openmetrics=openmetrics),))
+        return self._exposition(request, lambda openmetrics: self.metrics_parts(openmetrics=openmetrics))
 
     async def _resource(self, request: web.Request) -> web.Response:
         return self._exposition(request, lambda openmetrics: (self.resource_text(openmetrics=openmetrics),))

@@ -97,6 +97,19 @@ def test_the_text_is_that_of_generate_latest(name: str, groups: frozenset[str]) 
     assert exposition.render(tally, openmetrics=True) + "# EOF\n" == generate_openmetrics(registry).decode()
 
 
+@pytest.mark.parametrize("openmetrics", [False, True], ids=["text", "openmetrics"])
+def test_the_text_comes_a_family_at_a_time(openmetrics: bool) -> None:
+    """Each part is one family, whole: none needs to be held while the next is written."""
+    tally = last_tally("systemd-containerd.tar.zst")
+    exposition = NativeExposition(Selection(groups=ALL_GROUPS))
+    parts = list(exposition.parts(tally, openmetrics=openmetrics))
+    written = [metric.name for metric, lines in exposition.families(tally) if lines]
+
+    assert [(part.partition(" ")[0], part.count("# TYPE "), part[-1]) for part in parts] == [("#", 1, "\n")] * len(
+        written
+    )
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_series_is_unique(name: str) -> None:
     """One series of a name and labels."""
