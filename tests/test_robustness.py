@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, currently_in_test_context, event, given, settings
+from hypothesis import currently_in_test_context, event, given, settings
 from hypothesis import strategies as st
 from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
@@ -29,7 +29,7 @@ from collector.seams import AnswerSource
 from collector.server import api
 from tests.support import LEAF_A, LEAF_B, LEAF_C, UID, Answers, Cgroup, MemoryTree, NoAnswers, collector_over
 
-OFTEN = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+OFTEN = settings(max_examples=150)
 
 # --- what is held of every tally ------------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ def test_any_bytes_of_the_kubelet(bodies: list[bytes]) -> None:
 
 
 @given(st.sampled_from([b"[", b'{"items":[', b'{"a":']), st.integers(500, 200_000))
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6)
 def test_json_of_any_depth(opening: bytes, depth: int) -> None:
     """An answer that is nested deeper than Python can follow is no list of pods, and nothing worse."""
     assert [tally.names.source for tally in ticks(three_pods(), Answers(opening * depth), 1)] == ["none"]

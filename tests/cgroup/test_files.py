@@ -185,7 +185,7 @@ CPU_STATS = st.lists(LINES, max_size=8, unique_by=lambda line: line.partition(" 
 
 
 @given(st.lists(CPU_STATS | st.just(SAMPLES["cpu.stat"]), max_size=4))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_an_extractor_gives_what_the_grammar_gives_whatever_came_before(files: list[bytes]) -> None:
     """What an extractor has seen changes nothing in what it gives, malformed files included."""
     take = extractor(FAST[0])

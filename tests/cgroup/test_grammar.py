@@ -165,7 +165,7 @@ def in_range(value: Any) -> bool:
 
 @pytest.mark.parametrize("parse", GRAMMARS)
 @given(data=FILES)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_any_bytes_give_values_or_malformed(parse: Grammar, data: bytes) -> None:
     """Any bytes give values in their range, or Malformed and no other exception."""
     try:
@@ -176,7 +176,7 @@ def test_any_bytes_give_values_or_malformed(parse: Grammar, data: bytes) -> None
 
 
 @given(data=FILES)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_any_bytes_give_a_number_none_or_malformed_for_one_key(data: bytes) -> None:
     """Any bytes give one key's number, None or Malformed."""
     try:
@@ -187,7 +187,7 @@ def test_any_bytes_give_a_number_none_or_malformed_for_one_key(data: bytes) -> N
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,12}", fullmatch=True), st.integers(0, 2**64 - 1), min_size=1))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 def test_one_key_is_what_the_whole_file_says(values: dict[str, int]) -> None:
     """flat_key finds each key's value as flat_keyed does."""
     data = "".join(f"{key} {value}\n" for key, value in values.items()).encode()
@@ -237,7 +237,7 @@ def test_other_lines_of_proc_are_malformed(parse: Callable[[bytes], object], dat
 
 
 @given(data=FILES)
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_any_bytes_give_names_interfaces_or_malformed(data: bytes) -> None:
     """Any bytes give devices' names and interfaces with counters that are not negative, or Malformed."""
     with suppress(Malformed):

@@ -123,7 +123,7 @@ NAMES = st.lists(WORDS | st.text(max_size=3), max_size=6).map("".join)
 
 
 @given(NAMES)
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 def test_any_name_gives_an_answer_in_its_range(name: str) -> None:
     """Any string gives a bool, a QoS class, a uid, an id or None: never an exception, never a strange value."""
     assert paths.is_kubepods(name) in (True, False)
@@ -133,7 +133,7 @@ def test_any_name_gives_an_answer_in_its_range(name: str) -> None:
 
 
 @given(NAMES)
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 def test_a_name_is_one_thing_at_the_most(name: str) -> None:
     """No name is taken for two of kubepods, QoS directory, pod and container."""
     said = (paths.is_kubepods(name), paths.qos_class(name), paths.pod_uid(name), paths.container_id(name))

@@ -16,14 +16,14 @@ from prometheus_client.utils import floatToGoString
 from collector.metrics import text
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500)
 @given(st.one_of(st.floats(), st.integers(-(2**63), 2**64), st.integers(0, 10**7)))
 def test_any_number_is_written_as_prometheus_client_does(value: float) -> None:
     """Floats and integers of any size, signs, infinities and NaN give the same text."""
     assert text.number(value) == floatToGoString(value)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.integers(0, 2**64))
 def test_a_number_is_read_back_as_the_float_that_it_is(value: int) -> None:
     """No digit of a float is lost."""
@@ -43,7 +43,7 @@ class _One(Collector):
         return [self._family]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_label_and_help_are_written_as_prometheus_client_does(value: str, help_text: str) -> None:
     """Backslashes, quotes and line ends of label values and help are escaped alike in both formats."""

@@ -195,7 +195,7 @@ def test_a_truncated_archive_is_refused_or_whole(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ARCHIVES)
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 def test_a_damaged_archive_is_refused_or_read(
     name: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
@@ -218,7 +218,7 @@ def refused_or_read(path: Path) -> None:
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 def test_a_file_of_any_bytes_is_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """Any bytes, with each archive's magic or none, are a RecordingError."""
     path = tmp_path_factory.getbasetemp() / "any-bytes"
@@ -451,7 +451,7 @@ HEADS = st.fixed_dictionaries(
 
 
 @given(head=HEADS | JSON)
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 def test_any_frame_json_is_refused_or_read(tmp_path_factory: pytest.TempPathFactory, head: Any) -> None:
     """Whatever JSON a frame.json holds, the outcome is a recording that can be walked, or a RecordingError."""
     path = tmp_path_factory.getbasetemp() / "any-head.tar"
