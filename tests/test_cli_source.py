@@ -12,7 +12,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from tests.helpers import certificate, environment, podtally, served_in_thread, started, wait_until
+from tests.helpers import certificate, environment, free_port, podtally, served_in_thread, started, wait_until
 from tests.support import FIXTURES, small_recording, write_files
 from tests.test_cli import fetched, told
 from tests.upstream.test_collect import listed, measured_by_api, pod, sampled
@@ -143,7 +143,8 @@ def test_the_doctor_asks_the_kubelet(tmp_path: Path) -> None:
     cluster.refused = {"/pods"}
     with served_in_thread(cluster.handle, shown.server) as url:
         done = podtally("doctor", "--source", "summary", "--kubelet-url", url, "--kubelet-ca-file", shown.ca_file)
-    gone = podtally("doctor", "--source", "summary", "--kubelet-url", url, "--kubelet-ca-file", shown.ca_file)
+    away = f"https://127.0.0.1:{free_port()}"
+    gone = podtally("doctor", "--source", "summary", "--kubelet-url", away, "--kubelet-ca-file", shown.ca_file)
 
     assert done.stdout.splitlines() == [
         "ok    the kubelet's /stats/summary answers",
@@ -151,7 +152,7 @@ def test_the_doctor_asks_the_kubelet(tmp_path: Path) -> None:
         "      -> grant get on nodes/pods, as daemonset/overlays/source-summary does",
     ]
     assert gone.stdout.splitlines()[:2] == [
-        f"FAULT the kubelet's /stats/summary does not answer: {url} cannot be reached: Connection refused",
+        f"FAULT the kubelet's /stats/summary does not answer: {away} cannot be reached: Connection refused",
         "      -> check --kubelet-url and that the node lets this pod reach it",
     ]
     assert (done.returncode, gone.returncode) == (1, 1)

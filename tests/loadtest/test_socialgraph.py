@@ -117,9 +117,12 @@ def test_an_edge_list_in_place_of_the_generated(tmp_path: Path, caplog: pytest.L
 
 
 def test_what_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    """An application of which every third call fails is filled all the same."""
+    """An application of which every third call fails is filled all the same.
+
+    Which calls these are is chance, as several are made at a time: six tries of one may all be such, thirty may not.
+    """
     with application("--work", "0", "--fault", "flaky") as address, caplog.at_level(logging.INFO):
-        assert fill(address, USERS="5", POSTS_A_USER="5") == 0
+        assert fill(address, USERS="5", POSTS_A_USER="5", TRIES="30") == 0
         tell(address, "none")
         assert [len(timeline(address, "user", user)) for user in range(5)] == [5] * 5
 

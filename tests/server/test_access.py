@@ -12,7 +12,7 @@ from collector.server.access import Access, Bucket, Passwords
 from collector.server.watch import WatchedConfig
 from collector.server.webconfig import RateLimit
 from tests.guards import ALICE, Clock, basic, got, guarded, status_of, write_config
-from tests.helpers import until
+from tests.helpers import DEADLINE_SECONDS, until
 
 USERS = f"basic_auth_users:\n  alice: {ALICE}\n"
 GUARDED = ("/", "/metrics", "/metrics/resource", "/api/v1/pods", "/nothing")
@@ -30,7 +30,7 @@ class Checks:
     def __call__(self, password: bytes, hashed: bytes) -> bool:
         self.threads.add(threading.current_thread().name)
         self.hashes.append(hashed)
-        self.go.wait(20)
+        self.go.wait(DEADLINE_SECONDS)
         return password == b"wonderland" and hashed == ALICE.encode()
 
 

@@ -36,7 +36,7 @@ from tests.guards import (
     write_config,
     write_pair,
 )
-from tests.helpers import Handler, certificate, served, until
+from tests.helpers import Handler, certificate, free_port, served, until
 
 PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
 GUARDED = ("/", "/metrics", "/metrics/resource", "/api/v1/pods", "/nothing")
@@ -339,9 +339,7 @@ def test_an_api_server_that_is_not_there_refuses(caplog: pytest.LogCaptureFixtur
     """Nobody at its address is 401, told once; probes and the process go on."""
 
     async def run() -> list[int]:
-        async with served(ApiServer().handle) as api_url:
-            pass
-        reviews = Reviews(http.LiveReviewer(apiserver(api_url)), "node-1")
+        reviews = Reviews(http.LiveReviewer(apiserver(f"http://127.0.0.1:{free_port()}")), "node-1")
         async with guarded(lambda account: Access(None, reviews, account)) as (url, _):
             found = [await status_of(f"{url}/metrics", Authorization="Bearer good") for _ in range(3)]
             return [*found, await status_of(f"{url}/healthz")]

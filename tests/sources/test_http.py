@@ -36,6 +36,7 @@ from tests.helpers import (
     Peer,
     certificate,
     certificate_of_bare_ca,
+    free_port,
     self_signed_certificate,
     served,
     until,
@@ -251,13 +252,9 @@ def test_a_redirect_is_not_followed() -> None:
 
 def test_a_refused_connection_is_told_plainly() -> None:
     """The reason names the address and what the system says, and no object of the program."""
+    url = f"http://127.0.0.1:{free_port()}"
 
-    async def run() -> tuple[str, Answer]:
-        async with served(Peer().handle) as url:
-            pass
-        return url, await ask(kubelet(url))
-
-    url, answer = asyncio.run(run())
+    answer = asyncio.run(ask(kubelet(url)))
 
     assert answer == Answer(KUBELET, 0, None, f"{url} cannot be reached: Connection refused", None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -140,33 +141,38 @@ def test_what_goes_wrong_is_an_answer(
     assert (answer.error or "").endswith(error)
 
 
-def test_one_that_hangs_does_not_hold_up_the_others() -> None:
-    """Questions are asked together, so that a round lasts as long as its slowest, and no longer than the timeout."""
-    moments: list[float] = []
-
-    async def half(request: web.Request) -> web.StreamResponse:
-        moments.append(asyncio.get_running_loop().time())
-        return await hang(request) if request.path == "/slow" else web.Response(body=b"{}")
+def test_one_that_is_slow_does_not_hold_up_the_others() -> None:
+    """Questions are asked together, so that a round lasts as long as its slowest: here the first one's answer waits for
+    the second one to be asked.
+    """
 
     async def run() -> dict[str, Answer]:
-        async with served(half) as url:
+        quick_asked = asyncio.Event()
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/quick":
+                quick_asked.set()
+            await quick_asked.wait()
+            return web.Response(body=b"{}")
+
+        async with served(answer) as url:
             asked = tuple(question(url, name, f"/{name}") for name in ("slow", "quick"))
-            return await first_of(LiveUpstream(asked, interval=60, timeout_seconds=0.2))
+            return await first_of(LiveUpstream(asked, interval=60))
 
     answers = asyncio.run(run())
 
-    assert {name: answer.status for name, answer in answers.items()} == {"slow": None, "quick": 200}
-    assert abs(moments[0] - moments[1]) < 0.2
+    assert {name: answer.status for name, answer in answers.items()} == {"slow": 200, "quick": 200}
 
 
 def test_it_is_asked_every_interval_and_not_more_often() -> None:
     """Asking for names again asks those who know names, never the upstream."""
     upstream_peer, names_peer = Peer(b'{"pods": []}'), Peer()
+    interval, begun = 0.3, time.monotonic()
 
     async def run() -> None:
         async with served(upstream_peer.handle) as url, served(names_peer.handle) as names_url:
             names = LiveAnswers(question(names_url, "kubelet/pods.json", "/pods"), None, interval=60)
-            upstream = LiveUpstream((question(url),), interval=0.3, names=names)
+            upstream = LiveUpstream((question(url),), interval=interval, names=names)
             async with running(upstream):
                 await until(lambda: len(names_peer.asked) == 1)
                 upstream.ask()
@@ -177,8 +183,7 @@ def test_it_is_asked_every_interval_and_not_more_often() -> None:
 
     asyncio.run(run())
 
-    gaps = [later - earlier for earlier, later in zip(upstream_peer.moments, upstream_peer.moments[1:], strict=False)]
-    assert min(gaps) > 0.2
+    assert all(at - begun >= number * interval - 0.01 for number, at in enumerate(upstream_peer.moments))
 
 
 def test_the_last_of_several_answers_is_taken_once() -> None:
@@ -189,9 +194,9 @@ def test_the_last_of_several_answers_is_taken_once() -> None:
         async with served(peer.handle) as url:
             upstream = LiveUpstream((question(url),), interval=0.02)
             async with running(upstream):
-                await until(lambda: len(peer.asked) == 3)
+                await until(lambda: len(peer.asked) >= 3)
                 peer.body = b'{"pods": null}'
-                await until(lambda: len(peer.asked) == 6)
+                await until(lambda: len(peer.asked) >= 6)
             return upstream.take(), upstream.take()
 
     first, second = asyncio.run(run())

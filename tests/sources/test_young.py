@@ -20,6 +20,7 @@ from collector.model import Frame, Leaf
 from collector.sources import young
 from collector.sources.inotify import Inotify
 from collector.sources.live import LiveTree
+from tests.helpers import DEADLINE_SECONDS, wait_until
 from tests.support import LEAF_A, LEAF_C, POD_PATH, cgroup, live, v2_root
 
 
@@ -33,18 +34,34 @@ def tree(tmp_path: Path) -> Iterator[LiveTree]:
     one.watching.close()
 
 
-def rest(tree: LiveTree, *steps: Callable[[], object], seconds: float = 0.3) -> None:
-    """Wait for the next tick while another thread takes the steps, one after the other, in the first half of it."""
+def rest(tree: LiveTree, *steps: Callable[[], object]) -> None:
+    """Wait for the next tick, which is due once another thread has taken the steps, one after the other."""
+    due = threading.Event()
 
     def run() -> None:
-        for step in steps:
-            time.sleep(seconds / 2 / len(steps))
-            step()
+        try:
+            for step in steps:
+                step()
+        finally:
+            due.set()
 
     thread = threading.Thread(target=run)
     thread.start()
-    tree.rest(threading.Event(), seconds)
+    tree.rest(due, 10 * DEADLINE_SECONDS)
     thread.join()
+
+
+def followed(tree: LiveTree, number: int = 1, cpu_stat: bytes = b"", but: int | None = None) -> Callable[[], None]:
+    """A step that waits until so many cgroups have been read since they came, with this in their ``cpu.stat``, and none
+    of them is the one of the inode ``but``.
+    """
+
+    def read() -> bool:
+        assert tree.watching is not None
+        young = [one for one in tuple(tree.watching._young.values()) if one.monotonic_ns and one.directory.ino != but]
+        return len(young) == number and all(one.files.get("cpu.stat", b"").endswith(cpu_stat) for one in young)
+
+    return lambda: wait_until(read)
 
 
 def remove(path: Path) -> None:
@@ -69,7 +86,7 @@ def test_a_container_that_lives_for_less_than_a_tick_is_read(tree: LiveTree) -> 
     def grow() -> None:
         (pod / LEAF_C / "cpu.stat").write_text("usage_usec 4321\n")
 
-    rest(tree, grow, lambda: None, lambda: remove(pod / LEAF_C), seconds=1.0)
+    rest(tree, grow, followed(tree, cpu_stat=b" 4321\n"), lambda: remove(pod / LEAF_C))
     first, second = walker.tick(), walker.tick()
     walker.close()
 
@@ -85,7 +102,7 @@ def test_one_that_lives_on_is_the_walks(tree: LiveTree) -> None:
     pod = Path(tree.root, POD_PATH)
     walker = Walker(tree)
     walker.tick()
-    rest(tree, lambda: cgroup(pod / LEAF_C), seconds=0.1)
+    rest(tree, lambda: cgroup(pod / LEAF_C), followed(tree))
     walker.tick()
     held = tree.held
     walker.tick()
@@ -109,7 +126,7 @@ def test_one_that_goes_soon_after_its_first_tick_was_read_since(tree: LiveTree) 
     def grow() -> None:
         (pod / LEAF_C / "cpu.stat").write_text("usage_usec 4321\n")
 
-    rest(tree, grow, lambda: None, lambda: remove(pod / LEAF_C), seconds=1.0)
+    rest(tree, grow, followed(tree, cpu_stat=b" 4321\n"), lambda: remove(pod / LEAF_C))
     frame = walker.tick()
     walker.close()
 
@@ -140,7 +157,9 @@ def test_another_at_the_same_path_is_another(tree: LiveTree) -> None:
         (pod / LEAF_C).rename(pod.parent / "aside")
         (pod / LEAF_C).mkdir()
 
-    rest(tree, lambda: cgroup(pod / LEAF_C), replace, (pod / LEAF_C).rmdir, seconds=0.6)
+    other = followed(tree, but=cgroup(pod / LEAF_C).stat().st_ino)
+
+    rest(tree, followed(tree), replace, other, (pod / LEAF_C).rmdir)
     found = gone(walker.tick())
     walker.close()
 
@@ -177,7 +196,7 @@ def test_no_more_are_followed_than_is_cheap(tree: LiveTree, monkeypatch: pytest.
         for path in paths:
             remove(path)
 
-    rest(tree, make_all, remove_all)
+    rest(tree, make_all, followed(tree, 2), remove_all)
     found = gone(walker.tick())
     walker.close()
 
@@ -271,7 +290,7 @@ def test_the_kernel_tells_of_real_cgroups(kubepods: Path) -> None:
     walker = Walker(tree, kubepods=str(kubepods.relative_to(mount)))
     walker.tick()
     leaf = kubepods / "podx" / LEAF_C
-    rest(tree, leaf.mkdir, leaf.rmdir)
+    rest(tree, leaf.mkdir, followed(tree), leaf.rmdir)
     (found,) = gone(walker.tick())
     walker.close()
     tree.watching.close()
