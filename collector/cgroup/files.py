@@ -9,12 +9,16 @@ and a row here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from collector.cgroup import grammar
+from collector.errors import SourceError
 from collector.model import Details, DeviceIo, Limit, Reading
+
+Raw = bytes | SourceError
+"""What was read of a file."""
 
 Value = Limit | tuple[DeviceIo, ...]
 Parser = Callable[
@@ -93,18 +97,55 @@ def _by_layout(keys: tuple[bytes, ...]) -> Callable[[bytes], Values]:
             return tuple(map(int, found.group(*groups)))
         words = grammar.flat_keyed(data)
         values = tuple(grammar.number(words[key]) if key in words else None for key in keys)
-        names = data.split()[::2]
-        wanted = [name for name in names if name in keys]
+        pattern, wanted = _layout(data, keys)
         if sorted(wanted) == sorted(keys):
             groups = tuple(1 + wanted.index(key) for key in keys)
-            match = re.compile(b"".join(re.escape(name) + _WORD[name in keys] for name in names)).fullmatch
+            match = re.compile(pattern).fullmatch
         return values
 
     return by_layout
 
 
-_WORD = {True: rb" (\d{1,%d})\n" % grammar.U64_DIGITS, False: rb" [^\s]+\n"}
-"""The rest of a line by whether its key is wanted: what grammar.number() takes, or any word."""
+_NUMBER = rb"(\d{1,%d})\n" % grammar.U64_DIGITS
+"""What grammar.number() takes."""
+
+
+def _layout(data: bytes, keys: Collection[bytes]) -> tuple[bytes, list[bytes]]:
+    """A pattern for flat keyed files of the same keys in the same order, and of ``keys`` those that have a group in it,
+    in that order. Other keys may have any word.
+    """
+    names = data.split()[::2]
+    pattern = b"".join(re.escape(name) + b" " + (_NUMBER if name in keys else rb"[^\s\0]+\n") for name in names)
+    return pattern, [name for name in names if name in keys]
+
+
+def fast_extractor() -> Callable[[Sequence[Raw]], list[int] | None]:
+    """A function that takes the values of :data:`FAST` out of what was read of its files, all at one go: in half the
+    time that it takes file by file, and this is what most of a tick's files are parsed by.
+
+    ``None`` if they are not as they mostly are: where a file could not be read, lacks a key, is malformed, or has
+    another layout than the one before. Then the extractors of the rows say what is in each of them.
+    """
+    cpu, stat = (tuple(key.key.encode() for key in FAST[number].keys) for number in (0, 2))
+    first = stat[0] + b" "
+    search = re.compile(rb"\n%b(?:%b)?" % (re.escape(first), _NUMBER)).search
+    match: Callable[[bytes], re.Match[bytes] | None] = re.compile(rb"(?!)").fullmatch
+
+    def take(read: Sequence[Raw]) -> list[int] | None:
+        nonlocal match
+        cpu_stat, memory_current, memory_stat = read[0], read[1], read[2]
+        if not (isinstance(cpu_stat, bytes) and isinstance(memory_current, bytes) and isinstance(memory_stat, bytes)):
+            return None
+        # No pattern of either file takes a NUL, so that what stands before it and behind it is of one file.
+        found, inactive = match(b"%b\0%b" % (cpu_stat, memory_current)), search(memory_stat)
+        if found is None or inactive is None or inactive[1] is None or memory_stat.startswith(first):
+            pattern, wanted = _layout(cpu_stat, cpu)
+            if tuple(wanted) == cpu and b"\0" not in pattern:
+                match = re.compile(rb"%b\0%b" % (pattern, _NUMBER)).fullmatch
+            return None
+        return [*map(int, found.groups()), int(inactive[1])]
+
+    return take
 
 
 def _counter(key: str, field: str) -> Key:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from collector.cgroup import grammar, paths
 from collector.cgroup.files import (
@@ -25,9 +25,11 @@ from collector.cgroup.files import (
     SLOW,
     KernelFile,
     Needs,
+    Raw,
     Value,
     Values,
     extractor,
+    fast_extractor,
     slow_rows,
 )
 from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
@@ -62,9 +64,6 @@ _make = tuple.__new__
 
 Rows = tuple[KernelFile, ...]
 Parsed = TypeVar("Parsed")
-
-Raw = bytes | SourceError
-"""What was read of a file."""
 
 
 class _Row:
@@ -105,7 +104,7 @@ def _picker(places: list[int]) -> Callable[[list[Raw]], Sequence[Raw]]:
 class _Plan:
     """What is read of a kind of cgroup."""
 
-    __slots__ = ("always", "counted", "every_tick", "fast", "seldom", "slow", "to_the_end", "whole")
+    __slots__ = ("always", "counted", "every_tick", "extract", "fast", "seldom", "slow", "to_the_end", "whole")
 
     def __init__(
         self, slow: Rows, seldom: Rows, *, fast: Rows = FAST, pods: bool = False, always: bool = False
@@ -113,6 +112,8 @@ class _Plan:
         seldom = tuple(file for file in seldom if file not in slow)
         rows = [_Row(file, keep=file not in seldom) for file in SLOW]
         self.fast = _Files([_Row(file, keep=True) for file in FAST], fast, ())
+        self.extract = fast_extractor() if fast == FAST else None
+        """Takes the values of all the fast ones, which stand before others that are read every tick."""
         counted = tuple(file for file in slow if pods and file.every_tick_of_pods)
         self.counted = _Files(rows, counted, ())
         """The slow rows that are read every tick."""
@@ -147,7 +148,7 @@ class _Known:
     def __init__(self, rows: Rows) -> None:
         self.data: list[bytes | None] = [None] * len(rows)
         self.values: list[Values] = [(None,) * len(file.keys) for file in rows]
-        self.flat: list[Value | None] = list(chain.from_iterable(self.values))
+        self.flat: Sequence[Value | None] = list(chain.from_iterable(self.values))
 
 
 class _Node:
@@ -568,12 +569,21 @@ class Walker:
     def _parse_every_tick(self, node: _Node, plan: _Plan, raw: list[Raw]) -> list[bytes | None]:
         """Take in what has changed of the files of every tick; what of them is kept."""
         fast, slow, size = node.fast, node.slow, len(plan.fast.names)
-        self._parse(node.path, plan.fast, raw[:size], fast)
-        kept = [fast.data[number] for number in plan.fast.numbers]
+        values = plan.extract(raw) if plan.extract is not None else None
+        kept: list[bytes | None]
+        if values is not None:
+            fast.flat = values
+            kept = cast(list[bytes | None], raw[:size])
+        else:
+            self._parse(node.path, plan.fast, raw[:size], fast)
+            kept = [fast.data[number] for number in plan.fast.numbers]
         if len(raw) > size:
-            self._parse(node.path, plan.counted, raw[size:], slow)
-            node.details = Details._make(slow.flat)
-            kept += [slow.data[number] for number in plan.counted.numbers]
+            counted = node.raw[size:] if node.raw is not None else None
+            if raw[size:] != counted:
+                self._parse(node.path, plan.counted, raw[size:], slow)
+                node.details = Details._make(slow.flat)
+                counted = [slow.data[number] for number in plan.counted.numbers]
+            kept += counted
         return kept
 
     def _turn(self, node: _Node) -> bool:

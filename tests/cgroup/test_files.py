@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -15,12 +17,15 @@ from collector.cgroup.files import (
     ROOT_SELDOM_FILES,
     SLOW,
     KernelFile,
+    Raw,
     Values,
     counters,
     extractor,
+    fast_extractor,
     source_of,
 )
 from collector.cgroup.grammar import Malformed
+from collector.errors import Absent
 from collector.model import Details, Reading
 
 ROWS = (*FAST, *SLOW)
@@ -190,3 +195,88 @@ def test_an_extractor_gives_what_the_grammar_gives_whatever_came_before(files: l
     """What an extractor has seen changes nothing in what it gives, malformed files included."""
     take = extractor(FAST[0])
     assert [outcome(take, data) for data in files] == [outcome(plain, FAST[0], data) for data in files]
+
+
+# --- the files of every tick at one go ------------------------------------------------------------------------------
+
+OFTEN = tuple(SAMPLES[row.name] for row in FAST)
+"""The fast files as they mostly are."""
+
+
+def row_by_row(read: Sequence[Raw]) -> object:
+    """The values of the fast files, each taken by its own row; ``None`` where one has not all of its values."""
+    values: list[object] = []
+    for row, data in zip(FAST, read, strict=False):
+        found = outcome(plain, row, data) if isinstance(data, bytes) else None
+        if not isinstance(found, tuple) or None in found:
+            return None
+        values += found
+    return values
+
+
+def test_the_fast_files_are_taken_at_one_go_from_the_second_on() -> None:
+    """The first reading of a layout tells it, the second gives all values in the order of a reading's fields."""
+    take = fast_extractor()
+
+    assert take(OFTEN) is None
+    assert take(OFTEN) == [9, 5, 4, 3, 2, 1, 4096, 6]
+
+
+def test_what_is_read_beside_the_fast_files_is_not_looked_at() -> None:
+    """A pod's memory.events, read every tick as well, stands behind them."""
+    take = fast_extractor()
+    take(OFTEN)
+
+    assert take((*OFTEN, b"x")) == take(OFTEN) is not None
+
+
+CPU, CURRENT, STAT = OFTEN
+ODD: dict[str, tuple[Raw, Raw, Raw]] = {
+    "cpu.stat lacks a key": (CPU.replace(b"nr_periods 3\n", b""), CURRENT, STAT),
+    "cpu.stat is malformed": (CPU.replace(b"nr_periods 3", b"nr_periods 1_0"), CURRENT, STAT),
+    "cpu.stat has a number of 21 digits": (CPU.replace(b"usage_usec 9", b"usage_usec " + b"9" * 21), CURRENT, STAT),
+    "cpu.stat has a key twice": (b"usage_usec 8\n" + CPU, CURRENT, STAT),
+    "cpu.stat ends in memory.current": (CPU[:-2], b"8\n" + CURRENT, STAT),
+    "cpu.stat has a NUL": (CPU.replace(b"burst_usec 8\n", b"burst_usec 8\n\0"), CURRENT, STAT),
+    "cpu.stat is empty": (b"", CURRENT, STAT),
+    "memory.current is empty": (CPU, b"", STAT),
+    "memory.current is signed": (CPU, b"+4096\n", STAT),
+    "memory.current is no number": (CPU, b"max\n", STAT),
+    "memory.stat lacks the key": (CPU, CURRENT, STAT.replace(b"inactive_file", b"inactive_fil")),
+    "memory.stat is malformed": (CPU, CURRENT, STAT.replace(b"inactive_file 6", b"inactive_file x")),
+    "memory.stat has the key twice, malformed": (CPU, CURRENT, b"\ninactive_file x\ninactive_file 6\n"),
+    "memory.stat begins with the key": (CPU, CURRENT, b"inactive_file 6\ninactive_file 7\n"),
+    "memory.stat has nothing": (CPU, CURRENT, b""),
+    "cpu.stat is not there": (Absent("cpu.stat", errno.ENOENT), CURRENT, STAT),
+    "memory.current is not there": (CPU, Absent("memory.current", errno.ENOENT), STAT),
+    "memory.stat is not there": (CPU, CURRENT, Absent("memory.stat", errno.ENOENT)),
+}
+
+
+@pytest.mark.parametrize("read", ODD.values(), ids=ODD)
+def test_odd_fast_files_are_left_to_their_rows(read: tuple[Raw, Raw, Raw]) -> None:
+    """What is not as it mostly is gives no values at one go, however often it comes, and spoils nothing for others."""
+    take = fast_extractor()
+    take(OFTEN)
+
+    assert [take(read), take(read)] == [None, None]
+    take(OFTEN)
+    assert take(OFTEN) == row_by_row(OFTEN)
+
+
+NUMBERS = st.sampled_from([b"0\n", b"4096\n", b"4096", b" 7 \n", b"-1\n", b"", b"9" * 21 + b"\n", b"1\n2\n", b"1\0\n"])
+MEMORY_STATS = st.lists(
+    st.sampled_from([b"anon 1\n", b"inactive_file 6\n", b"inactive_file x\n", b"inactive_file", b"\n", b"\0", b"x"])
+).map(b"".join)
+
+
+@given(
+    st.lists(st.tuples(CPU_STATS | st.just(CPU), NUMBERS | st.just(CURRENT), MEMORY_STATS | st.just(STAT)), max_size=4)
+)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_the_fast_files_at_one_go_give_what_their_rows_give(readings: list[tuple[bytes, bytes, bytes]]) -> None:
+    """Whatever came before: values at one go are those of row by row, or there are none."""
+    take = fast_extractor()
+    for read in [OFTEN, OFTEN, *readings]:
+        found = take(read)
+        assert found is None or found == row_by_row(read)
