@@ -37,6 +37,7 @@ from bench.naive import naive_read
 from bench.tree import Tree, advance, make_tree
 from collector.cgroup.files import FAST, slow_names
 from collector.cgroup.walk import Walker
+from collector.demand import Demand
 from collector.history import History
 from collector.loop import Collector, LivePace, Loop, spare_collections
 from collector.metrics.catalogue import ALL_GROUPS, DEFAULT_GROUPS
@@ -142,9 +143,9 @@ def tick_files(root: Path) -> list[str]:
 
 def measure_groups(tree: Tree, groups: frozenset[str]) -> dict[str, Any]:
     """What ticks and scrapes cost with these groups of families, and the last tally."""
-    live = LiveTree(str(tree.cgroup_root), str(tree.proc_root))
+    live, demand = LiveTree(str(tree.cgroup_root), str(tree.proc_root)), Demand()
     collector = Collector(
-        walker=Walker(live, slow_every=SLOW_EVERY, needs=needs(groups)),
+        walker=Walker(live, slow_every=SLOW_EVERY, needs=needs(groups), seldom_wanted=demand.at),
         answers=_Answers(tree.pods_json),
         history=History(window_ns=15_000_000_000, interval_ns=1_000_000_000),
         node_name="bench",
@@ -153,16 +154,10 @@ def measure_groups(tree: Tree, groups: frozenset[str]) -> dict[str, Any]:
     server = Server(loop, Selection(groups=groups))
     loop.first_tick()
     spare_collections()
-    walls: list[float] = []
-    cpus: list[float] = []
-    files = collector.account.files_read
-    for _ in range(TICKS):
-        advance(tree)
-        wall, cpu = time.perf_counter(), time.process_time()
-        loop.tick()
-        cpus.append((time.process_time() - cpu) * 1e3)
-        walls.append((time.perf_counter() - wall) * 1e3)
-    files = (collector.account.files_read - files) // TICKS
+    ticks = _ticks(tree, loop)
+    demand.ask(time.monotonic_ns())
+    loop.tick()
+    asked = _ticks(tree, loop)
     scrapes: list[float] = []
     dropins: list[float] = []
     text = dropin = ""
@@ -180,9 +175,8 @@ def measure_groups(tree: Tree, groups: frozenset[str]) -> dict[str, Any]:
     collector.close()
     return {
         "cgroups": collector.account.cgroups,
-        "files": files,
-        "tick_wall_ms": statistics.median(walls),
-        "tick_cpu_ms": statistics.median(cpus),
+        **ticks,
+        **{f"asked_{name}": value for name, value in asked.items()},
         "scrape_ms": statistics.median(scrapes),
         "scrape_bytes": len(text.encode()),
         "series": sum(not line.startswith("#") for line in text.splitlines()),
@@ -192,6 +186,25 @@ def measure_groups(tree: Tree, groups: frozenset[str]) -> dict[str, Any]:
         "held": held,
         "descriptor_limit": live.descriptor_limit,
         "tally": published.tally,
+    }
+
+
+def _ticks(tree: Tree, loop: Loop) -> dict[str, float]:
+    """What ticks in a row cost, and how many files each reads."""
+    walls: list[float] = []
+    cpus: list[float] = []
+    account = loop.collector.account
+    files = account.files_read
+    for _ in range(TICKS):
+        advance(tree)
+        wall, cpu = time.perf_counter(), time.process_time()
+        loop.tick()
+        cpus.append((time.process_time() - cpu) * 1e3)
+        walls.append((time.perf_counter() - wall) * 1e3)
+    return {
+        "files": (account.files_read - files) // TICKS,
+        "tick_wall_ms": statistics.median(walls),
+        "tick_cpu_ms": statistics.median(cpus),
     }
 
 
@@ -244,8 +257,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def measure_program(pods: int, collect: str = "default") -> dict[str, float]:
-    """CPU share and RSS of ``podtally serve`` at one tick a second, scraped every 5 s with gzip as Prometheus does."""
+def measure_program(pods: int, collect: str = "default", *, cadvisor: bool = False) -> dict[str, float]:
+    """CPU share and RSS of ``podtally serve`` at one tick a second, scraped every 5 s with gzip as Prometheus does;
+    ``/metrics/cadvisor`` too, every 15 s.
+    """
     place = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     port = free_port()
     with tempfile.TemporaryDirectory(dir=place, prefix="podtally-bench-") as folder:
@@ -266,9 +281,9 @@ def measure_program(pods: int, collect: str = "default") -> dict[str, float]:
             program = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **DEPLOYED})
             try:
                 watched = psutil.Process(program.pid)
-                _steps(tree, port, 5)
+                _steps(tree, port, 5, cadvisor=cadvisor)
                 before, begun = watched.cpu_times(), time.monotonic()
-                scrapes = _steps(tree, port, PROGRAM_SECONDS)
+                scrapes = _steps(tree, port, PROGRAM_SECONDS, cadvisor=cadvisor)
                 after, ended = watched.cpu_times(), time.monotonic()
                 spent = after.user + after.system - before.user - before.system
                 return {
@@ -281,21 +296,26 @@ def measure_program(pods: int, collect: str = "default") -> dict[str, float]:
                 program.wait(10)
 
 
-def _steps(tree: Tree, port: int, seconds: int) -> list[float]:
+def _steps(tree: Tree, port: int, seconds: int, *, cadvisor: bool) -> list[float]:
     """Let the tree live for so many seconds; how long each scrape took, in ms."""
     scrapes: list[float] = []
     for second in range(seconds):
         advance(tree)
         time.sleep(1)
         if second % 5 == 4:
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{port}/metrics", headers={"Accept-Encoding": "gzip", "Accept": PROMETHEUS_ACCEPT}
-            )
-            begun = time.perf_counter()
-            with urllib.request.urlopen(request, timeout=10) as response:
-                response.read()
-            scrapes.append((time.perf_counter() - begun) * 1e3)
+            scrapes.append(_scrape(f"http://127.0.0.1:{port}/metrics"))
+        if cadvisor and second % 15 == 4:
+            _scrape(f"http://127.0.0.1:{port}/metrics/cadvisor")
     return scrapes
+
+
+def _scrape(url: str) -> float:
+    """How long an exposition takes, in ms."""
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip", "Accept": PROMETHEUS_ACCEPT})
+    begun = time.perf_counter()
+    with urllib.request.urlopen(request, timeout=10) as response:
+        response.read()
+    return (time.perf_counter() - begun) * 1e3
 
 
 class _Families(Registered):
@@ -454,17 +474,20 @@ def by_groups(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "## With all groups",
         "",
-        f"`--collect all` beside the default, at {AIMED_AT} pods.",
+        f"`--collect all` beside the default, at {AIMED_AT} pods; and with `/metrics/cadvisor` asked for every 15 s too,",
+        "whose files are read only then.",
         "",
-        "| `--collect` | files read | tick, ms CPU | series | bytes | ms CPU to write | held descriptors |"
+        "| `--collect` | scraped | files read | tick, ms CPU | series | bytes | ms CPU to write | held descriptors |"
         " the program, of one core | RSS, MiB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in (("default", row), ("all", row["all"])):
-        lines.append(
-            f"| {name} | {one['files']} | {one['tick_cpu_ms']:.2f} | {one['series']} | {one['scrape_bytes']}"
-            f" | {one['scrape_ms']:.2f} | {one['held']} | {one['core_percent']:.2f}% | {one['program_rss_mib']:.1f} |"
-        )
+        lines += [
+            f"| {name} | {scraped} | {one[asked + 'files']} | {one[asked + 'tick_cpu_ms']:.2f} | {one['series']}"
+            f" | {one['scrape_bytes']} | {one['scrape_ms']:.2f} | {one['held']}"
+            f" | {one[asked + 'core_percent']:.2f}% | {one[asked + 'program_rss_mib']:.1f} |"
+            for scraped, asked in (("`/metrics`", ""), ("and `/metrics/cadvisor`", "asked_"))
+        ]
     return [*lines, ""]
 
 
@@ -524,6 +547,9 @@ def main() -> int:
         row = measure(arguments.measure, arguments.program) | measure_program(arguments.measure)
         if "all" in row:
             row["all"] |= measure_program(arguments.measure, "all")
+            for collect, one in (("default", row), ("all", row["all"])):
+                asked = measure_program(arguments.measure, collect, cadvisor=True)
+                one |= {f"asked_{name}": value for name, value in asked.items()}
         print(json.dumps(row))
         return 0
     with tempfile.TemporaryDirectory(prefix="podtally-bench-") as folder:

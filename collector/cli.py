@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -26,6 +26,7 @@ from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker, find_kubepods
+from collector.demand import Demand
 from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError, why_not_written
 from collector.flags import build_parser, help_width, resolve
 from collector.history import LINGER_NS, History
@@ -250,11 +251,12 @@ def _collector(
     linger_ns: int = LINGER_NS,
     slow_every: int = 1,
     needs: Needs = EVERYTHING,
+    seldom_wanted: Callable[[int], bool] | None = None,
     kubepods: str | None = None,
     carry: Carry | None = None,
 ) -> Collector:
     return Collector(
-        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods, needs=needs),
+        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods, needs=needs, seldom_wanted=seldom_wanted),
         answers=answers,
         history=History(window_ns=round(window * 1e9), interval_ns=interval_ns, linger_ns=linger_ns),
         node_name=node_name,
@@ -376,8 +378,14 @@ def _linger_ns(arguments: argparse.Namespace) -> int:
     return linger_ns
 
 
-def _server(arguments: argparse.Namespace, selection: Selection, loop: Loop, access: Access | None = None) -> Server:
-    return Server(loop, selection, access, cadvisor_timestamps=arguments.cadvisor_timestamps)
+def _server(
+    arguments: argparse.Namespace,
+    selection: Selection,
+    loop: Loop,
+    access: Access | None = None,
+    demand: Demand | None = None,
+) -> Server:
+    return Server(loop, selection, access, demand, cadvisor_timestamps=arguments.cadvisor_timestamps)
 
 
 def _run_server(
@@ -389,6 +397,7 @@ def _run_server(
     what: str,
     config: WatchedConfig | None,
     reviews: Reviews | None = None,
+    demand: Demand | None = None,
 ) -> int:
     loop = Loop(collector, pace)
     access = None
@@ -396,7 +405,7 @@ def _run_server(
         from collector.server.access import Access
 
         access = Access(config, reviews, collector.account)
-    server = _server(arguments, selection, loop, access)
+    server = _server(arguments, selection, loop, access, demand)
     loop.first_tick()
 
     def ready(port: int) -> None:
@@ -423,6 +432,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     answers = _live_answers(
         arguments, extras=(RESOURCE_PAGE,) if compares else (), extras_interval=arguments.verify_interval or 0.0
     )
+    demand = Demand()
     collector = _collector(
         tree,
         answers,
@@ -432,6 +442,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         linger_ns=_linger_ns(arguments),
         slow_every=arguments.slow_every,
         needs=needs(selection.groups, for_cadvisor=selection.cadvisor),
+        seldom_wanted=demand.at,
         kubepods=arguments.kubepods,
     )
     account = collector.account
@@ -448,7 +459,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     what = f"reading {arguments.cgroup_root}"
     tree.follow()
     pace = LivePace(arguments.interval, tree.rest)
-    return _run_server(arguments, selection, collector, pace, answers.run, what, config, reviews)
+    return _run_server(arguments, selection, collector, pace, answers.run, what, config, reviews, demand)
 
 
 _UPSTREAM_TICK_SECONDS = 1.0

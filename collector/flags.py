@@ -323,7 +323,7 @@ FLAGS: tuple[Flag, ...] = (
         metavar="N",
         sources=_CGROUP,
         help="read the files that need not be read every tick every N ticks, and those that /metrics/cadvisor alone"
-        " needs every third time",
+        " needs every third time, while somebody asks for it",
     ),
     Flag(
         name="verify-interval",
@@ -351,7 +351,7 @@ FLAGS: tuple[Flag, ...] = (
         default="default",
         metavar="GROUP,...",
         help="groups of metrics to export, as docs/metrics.md lists them; also default and all, and no-GROUP takes one"
-        " away; files that no group needs are not read, or seldom for /metrics/cadvisor",
+        " away; files that no group needs are not read, or seldom while /metrics/cadvisor is asked for",
     ),
     Flag(
         name="no-containers",
@@ -374,7 +374,7 @@ FLAGS: tuple[Flag, ...] = (
         commands=("serve",),
         sources=_CGROUP,
         default="false",
-        help="serve no /metrics/cadvisor, and do not read the files that it alone needs",
+        help="serve no /metrics/cadvisor, and never read the files that it alone needs",
     ),
     Flag(
         name="cadvisor-timestamps",

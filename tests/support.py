@@ -7,12 +7,13 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from collector.cgroup.files import EVERYTHING, Needs
 from collector.cgroup.walk import Walker
 from collector.errors import EndOfRecording, SourceError, classify
 from collector.history import History
@@ -87,11 +88,17 @@ class Answers(NoAnswers):
 
 
 def collector_over(
-    tree: Tree, answers: AnswerSource, *, kubepods: str | None = None, interval_ns: int = SECOND_NS
+    tree: Tree,
+    answers: AnswerSource,
+    *,
+    kubepods: str | None = None,
+    interval_ns: int = SECOND_NS,
+    needs: Needs = EVERYTHING,
+    seldom_wanted: Callable[[int], bool] | None = None,
 ) -> Collector:
-    """A collector as ``record`` and ``replay`` make it: every file read every tick."""
+    """A collector as ``record`` and ``replay`` make it, if no more is said: every file read every tick."""
     return Collector(
-        walker=Walker(tree, slow_every=1, kubepods=kubepods),
+        walker=Walker(tree, slow_every=1, kubepods=kubepods, needs=needs, seldom_wanted=seldom_wanted),
         answers=answers,
         history=History(window_ns=15 * SECOND_NS, interval_ns=interval_ns),
         node_name="node1",

@@ -450,6 +450,7 @@ def test_serve_names_the_pods_of_a_node(tmp_path: Path) -> None:
     shown, token, peer = certificate(tmp_path), tmp_path / "token", Peer(pod_list())
     token.write_text("secret")
     root = v2_root(tmp_path / "cgroup")
+    (root / "cgroup.procs").write_text("1\n2\n")
     grow(root, 2_000_000)
     with served_in_thread(peer.handle, shown.server) as url:
         flags = [*node_flags(root, url), "--kubelet-ca-file", shown.ca_file, "--token-file", token]
@@ -457,6 +458,7 @@ def test_serve_names_the_pods_of_a_node(tmp_path: Path) -> None:
             wait_until(told(f"{running.url}/readyz", "ok\nnames: kubelet\nkubelet: ok\nAPI server: unknown\n"))
             lines = fetched(f"{running.url}/metrics")[1].splitlines()
             resource = fetched(f"{running.url}/metrics/resource")[1]
+            cadvisor = fetched(f"{running.url}/metrics/cadvisor")[1]
             loaded = {Path(file.path).name for file in psutil.Process(running.pid).memory_maps()}
             status = running.terminate()
 
@@ -468,6 +470,7 @@ def test_serve_names_the_pods_of_a_node(tmp_path: Path) -> None:
     ) in lines
     assert 'pod_container_cpu_usage_seconds_total{container="main",namespace="team-a",pod="web"} 2.0' in lines
     assert 'container_cpu_usage_seconds_total{container="main",namespace="team-a",pod="web"} 2' in resource
+    assert 'container_processes{container="",id="/",image="",name="",namespace="",pod=""} 2' in cadvisor
     assert not [name for name in loaded if any(word in name for word in ("zstd", "yaml", "_bcrypt"))]
 
 

@@ -104,7 +104,18 @@ def _picker(places: list[int]) -> Callable[[list[Raw]], Sequence[Raw]]:
 class _Plan:
     """What is read of a kind of cgroup."""
 
-    __slots__ = ("always", "counted", "every_tick", "extract", "fast", "seldom", "slow", "to_the_end", "whole")
+    __slots__ = (
+        "always",
+        "counted",
+        "every_tick",
+        "extract",
+        "fast",
+        "of_seldom",
+        "seldom",
+        "slow",
+        "to_the_end",
+        "whole",
+    )
 
     def __init__(
         self, slow: Rows, seldom: Rows, *, fast: Rows = FAST, pods: bool = False, always: bool = False
@@ -124,6 +135,8 @@ class _Plan:
         """What is slow, and then what is read seldom."""
         self.seldom = self.whole.names[len(self.slow.names) :]
         """Names of what is read seldom."""
+        self.of_seldom = tuple(number for number in self.whole.numbers if number not in self.slow.numbers)
+        """The rows of what is read seldom, and of other files' keys that are wanted with it."""
         self.to_the_end = (*self.fast.names, *(file.name for file in slow if file.to_the_end))
         """What is read between two ticks."""
         self.always = always
@@ -212,13 +225,25 @@ class Walker:
     """Follows every pod's cgroups on a node. Not thread-safe: one walker, one thread."""
 
     def __init__(
-        self, tree: Tree, *, slow_every: int = 5, kubepods: str | None = None, needs: Needs = EVERYTHING
+        self,
+        tree: Tree,
+        *,
+        slow_every: int = 5,
+        kubepods: str | None = None,
+        needs: Needs = EVERYTHING,
+        seldom_wanted: Callable[[int], bool] | None = None,
     ) -> None:
         """``kubepods`` is the path of the kubepods directory relative to the root; found by looking if ``None``.
 
-        ``needs``: slow files that give none of these fields are not read.
+        ``needs``: slow files that give none of these fields are not read. ``seldom_wanted``: whether, at a monotonic
+        time, somebody wants what is read seldom; if ``None``, always.
         """
         self._tree = tree
+        self._seldom_wanted = seldom_wanted
+        self._reads_seldom = self._has_seldom = seldom_wanted is None
+        """What is read seldom is read in this tick, of those whose turn it is; and it was in the last."""
+        self._reads_all = False
+        """It is read of all in this tick, as it is wanted anew."""
         of_pods, seldom = slow_rows(needs.pods), slow_rows(needs.seldom)
         self._pod = _Plan(of_pods, seldom, pods=True)
         self._slice = _Plan(of_pods, seldom)
@@ -253,6 +278,9 @@ class Walker:
         itself cannot be read, and :class:`UnsupportedNode` if several nodes' pods are found: nothing else gets out.
         """
         instant = self._tree.begin()
+        if self._seldom_wanted is not None:
+            self._reads_seldom = self._seldom_wanted(instant.monotonic_ns)
+            self._reads_all = self._reads_seldom and not self._has_seldom
         self._ticks += 1
         self._errors = Counter()
         self._files_read = 0
@@ -270,6 +298,7 @@ class Walker:
         self._add_gone(pods)
         self._read_network_of_node(reading)
         node = self._read_node(reading)
+        self._has_seldom = self._reads_seldom
         slices, errors = tuple(sorted(self._slices)), dict(self._errors)
         return Frame(instant, node, tuple(pods), errors, self._files_read, self._cgroups, slices)
 
@@ -304,7 +333,7 @@ class Walker:
         """
         root = self._root
         assert root is not None  # _read_root has opened it
-        if not self._sees_processes:
+        if not self._sees_processes or reading.seldom_ns is None:
             root.network = None
         elif reading.seldom_ns == reading.monotonic_ns and self._network_read_at != self._ticks:
             self._network_read_at = self._ticks
@@ -315,7 +344,9 @@ class Walker:
         root = self._root
         assert root is not None  # _read_root has opened it
         memory = self._read_proc("meminfo", _meminfo) or {}
-        if reading.seldom_ns == reading.monotonic_ns:
+        if reading.seldom_ns is None:
+            self._devices = None
+        elif reading.seldom_ns == reading.monotonic_ns:
             self._devices = self._read_proc("partitions", grammar.partitions)
         return NodeReading(
             reading,
@@ -406,7 +437,9 @@ class Walker:
 
         self._visit_children(node, paths.container_id, visit)
         directory = node.directory
-        if reading.seldom_ns == reading.monotonic_ns:
+        if reading.seldom_ns is None:
+            node.network = None
+        elif reading.seldom_ns == reading.monotonic_ns:
             node.network = self._read_network(node)
         return PodCgroup(
             node.path, directory.ino, node.key, qos, directory.mtime_ns, reading, tuple(leaves), node.network
@@ -546,7 +579,10 @@ class Walker:
         self._files_read += len(raw)
         turn = turn or plan.always or self._turn(node)
         # In turns told apart by inode, so that no tick bears all; at first in any case.
-        whole = turn and (node.age < 0 or (node.age + 1 + directory.ino) % self._seldom_every == 0)
+        whole = turn and (node.age < 0 or self._reads_all or (node.age + 1 + directory.ino) % self._seldom_every == 0)
+        if whole and not self._reads_seldom:
+            whole = False
+            self._forget_seldom(node, plan)
         node.age += 1
         if raw != node.raw:
             node.raw = self._parse_every_tick(node, plan, raw)
@@ -586,9 +622,19 @@ class Walker:
             kept += counted
         return kept
 
+    def _forget_seldom(self, node: _Node, plan: _Plan) -> None:
+        """What is not read any more is absent: else it would be told for what it was once."""
+        if node.seldom_ns is None:
+            return
+        for number in plan.of_seldom:
+            node.slow.values[number], node.slow.data[number] = plan.whole.rows[number].absent, None
+        node.slow.flat = list(chain.from_iterable(node.slow.values))
+        node.details = Details._make(node.slow.flat)
+        node.seldom_ns = None
+
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due."""
-        return node.age < node.young or (node.age + 1 + node.directory.ino) % self._slow_every == 0
+        return node.age < node.young or (node.age + 1 + node.directory.ino) % self._slow_every == 0 or self._reads_all
 
     def _parse(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from collector.cgroup.files import FAST, SELDOM_TURNS, SLOW, slow_names
+from collector.demand import LASTS_NS
 from collector.metrics import resource
 from collector.metrics.cadvisor_catalogue import CADVISOR, SCRAPE_ERROR, CadvisorMetric
 from collector.metrics.catalogue import (
@@ -169,8 +170,8 @@ def _groups() -> list[str]:
         "`--collect` chooses groups of families; without it those are on that are marked so. For rates, sums and",
         "`/metrics/resource` these files are read in any case:",
         f"{', '.join(f'`{name}`' for name in sorted(always))}.",
-        "Others are read every few ticks if one of their families is on, else seldom if `/metrics/cadvisor` has them,",
-        "which `serve --no-cadvisor` switches off. No scrape reads a file.",
+        "Others are read every few ticks if one of their families is on, else seldom while `/metrics/cadvisor`, which",
+        "`serve --no-cadvisor` switches off, is asked for. No scrape reads a file.",
         "",
         "| group | on | what | series of a pod | of each container | of one that ended | files |",
         "|---|---|---|---|---|---|---|",
@@ -221,8 +222,9 @@ def as_markdown() -> str:
         "The kubelet's page of that name: names, types, help and labels are cAdvisor's. There are rows of containers,",
         'sandboxes, pods (`container=""`), the QoS classes, kubepods and `/`. What no group that is on needs is read',
         f"*seldom*, one in {SELDOM_TURNS} of the times of `--slow-every`: without `--collect` what the table says, and",
-        "of containers the pressure files and pids.current too. How the values agree with the kubelet's, and what is",
-        "left out: [cadvisor.md](cadvisor.md).",
+        "of containers the pressure files and pids.current too. It is read while the page is asked for: the first",
+        f"request after {LASTS_NS / 60e9:.0f} minutes without one waits for the next tick, which reads all of it.",
+        "How the values agree with the kubelet's, and what is left out: [cadvisor.md](cadvisor.md).",
         "",
         *_HEAD,
         *(_row(metric) for metric in (*CADVISOR, SCRAPE_ERROR)),

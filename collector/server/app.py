@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from collector.demand import Demand
 from collector.errors import UsageError
 from collector.loop import Loop
 from collector.metrics import resource
@@ -45,6 +46,10 @@ _TLS_IDLE_SECONDS = 150.0
 
 _GZIP_LEVEL = 1
 """A scrape is sent over the node's network once: more effort costs more CPU than it saves bytes."""
+
+_LOOK_EVERY_SECONDS = 0.02
+_LOOKS = 250
+"""How long a request waits for files to be read: 5 s, half of Prometheus' usual limit for a scrape."""
 
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 """zlib's number for gzip's header and trailer, which then has no time in it."""
@@ -76,10 +81,19 @@ class Server:
     """Handlers over a loop."""
 
     def __init__(
-        self, loop: Loop, selection: Selection, access: Access | None = None, *, cadvisor_timestamps: bool = False
+        self,
+        loop: Loop,
+        selection: Selection,
+        access: Access | None = None,
+        demand: Demand | None = None,
+        *,
+        cadvisor_timestamps: bool = False,
     ) -> None:
-        """``access``: who is let in, and TLS; without it everybody is, over plain HTTP."""
+        """``access``: who is let in, and TLS; without it everybody is, over plain HTTP. ``demand`` is told of requests
+        for ``/metrics/cadvisor``; without it all of its files are read always.
+        """
         self._loop = loop
+        self._demand = demand
         self._access = access
         self._native = NativeExposition(selection)
         self._serves_cadvisor = selection.cadvisor
@@ -174,7 +188,21 @@ class Server:
         return self._exposition(request, lambda openmetrics: (self.resource_text(openmetrics=openmetrics),))
 
     async def _cadvisor_page(self, request: web.Request) -> web.Response:
+        await self._read_for_cadvisor()
         return self._exposition(request, lambda openmetrics: self.cadvisor_parts(openmetrics=openmetrics))
+
+    async def _read_for_cadvisor(self) -> None:
+        """Wait for the first tick that has read what ``/metrics/cadvisor`` alone needs, if nobody has asked for it of
+        late. Where there is none in time, the families that are made of it are left out.
+        """
+        if self._demand is None:
+            return
+        since_ns = self._demand.ask(time.monotonic_ns())
+        for _ in range(_LOOKS):
+            published = self._loop.published
+            if published is not None and published.tally.instant.monotonic_ns >= since_ns:
+                return
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
 
     # --- for people and scripts
 

@@ -871,6 +871,96 @@ def test_a_reading_tells_when_its_parts_were_read() -> None:
     assert all(one[0] is not None and one[1] is not None and one[0] >= one[1] for one in times)
 
 
+def wanted_walker(tree: MemoryTree, wanted: list[bool], slow_every: int = 2) -> Walker:
+    """A walker whose seldom files are wanted while the list holds True."""
+    return Walker(tree, slow_every=slow_every, needs=needs(DEFAULT_GROUPS), seldom_wanted=lambda _: wanted[0])
+
+
+def test_seldom_files_that_nobody_wants_are_not_read() -> None:
+    """Neither at first nor at any turn, of no cgroup; what other expositions need is."""
+    tree = with_processes(b"97\n")
+    walker = wanted_walker(tree, [False])
+    for _ in range(13):
+        frame = walker.tick()
+        assert reads_of(tree, "io.stat") | reads_of(tree, "cgroup.procs") == set()
+        assert [reading.seldom_ns for _, _, reading in readings(frame)] == [None] * 3
+    assert (frame.node.reading.seldom_ns, frame.node.devices, frame.node.network) == (None, None, None)
+    assert [reading.slow_ns is not None for _, _, reading in readings(frame)] == [True] * 3
+
+
+def test_seldom_files_wanted_anew_are_read_at_once() -> None:
+    """Of every cgroup in the next tick, sandboxes too, whoever's turn it is, and then in turns again."""
+    tree, wanted = with_processes(b"97\n"), [False]
+    tree.proc["partitions"] = b"major minor  #blocks  name\n\n 8 0 100 sda\n"
+    walker = wanted_walker(tree, wanted, slow_every=5)
+    walker.seldom = {(A, 4)}
+    for _ in range(3):
+        walker.tick()
+    wanted[0] = True
+    frame = walker.tick()
+    at_once = reads_of(tree, "io.stat")
+    walker.tick()
+
+    assert at_once == {".", "kubepods", "kubepods/podx", A, B}
+    assert [reading.seldom_ns == reading.monotonic_ns for _, _, reading in readings(frame)] == [True] * 3
+    assert (frame.node.devices, received(frame.pods[0].network), received(frame.node.network)) == (
+        {(8, 0): "sda"},
+        [97],
+        [1],
+    )
+    assert reads_of(tree, "io.stat") < at_once
+
+
+def test_a_tick_that_failed_has_read_nothing_for_anybody() -> None:
+    """The next one reads all that is wanted anew."""
+    tree, wanted = small(), [False]
+    walker = wanted_walker(tree, wanted)
+    walker.tick()
+    wanted[0] = True
+    tree.cgroups["."].files["cpu.stat"] = errno.ENODEV
+    with pytest.raises(Gone):
+        walker.tick()
+    tree.cgroups["."].files["cpu.stat"] = b"usage_usec 99\n"
+    walker.tick()
+
+    assert reads_of(tree, "io.stat") == {".", "kubepods", "kubepods/podx", A, B}
+
+
+def test_seldom_values_that_nobody_wants_any_more_are_absent() -> None:
+    """Within the turns of all, and with them what was read beside: they are never told for what they were once. What
+    else is read of the same files stays.
+    """
+    tree, wanted = with_processes(b"97\n"), [True]
+    stat = b"anon 1\ninactive_file 5\nfile_mapped 6\npgfault 7\npgmajfault 8\n"
+    tree.cgroups[A].files |= {"io.stat": b"8:0 rbytes=1\n", "memory.stat": stat}
+    tree.proc["partitions"] = b"major minor  #blocks  name\n\n 8 0 100 sda\n"
+    walker = wanted_walker(tree, wanted)
+    before = walker.tick()
+    wanted[0] = False
+    for _ in range(6):
+        after = walker.tick()
+    (of_before,), (of_after,) = (
+        [leaf.reading for leaf in one.pods[0].leaves if leaf.path == A] for one in (before, after)
+    )
+
+    assert (of_before.details.io, of_before.details.memory_page_faults) == ((DeviceIo(8, 0, 1),), 7)
+    assert of_after.details == of_before.details._replace(
+        io=None,
+        memory_mapped_file_bytes=None,
+        memory_page_faults=None,
+        memory_major_page_faults=None,
+        processes=None,
+        process_id=None,
+    )
+    assert (of_after.details.memory_anon_bytes, of_after.seldom_ns) == (1, None)
+    assert (before.node.devices, received(before.pods[0].network), received(before.node.network)) == (
+        {(8, 0): "sda"},
+        [97],
+        [1],
+    )
+    assert (after.node.devices, after.pods[0].network, after.node.network) == (None, None, None)
+
+
 def test_an_unreadable_file_of_several_rows_is_one_error() -> None:
     """What is read once is counted once, though cpu.stat has a fast row and a seldom one."""
     tree = small()

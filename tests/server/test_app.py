@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from collector.demand import Demand
 from collector.errors import UsageError
 from collector.loop import LivePace, Loop, ReplayPace
-from collector.metrics.native import Selection
+from collector.metrics.catalogue import DEFAULT_GROUPS
+from collector.metrics.native import Selection, needs
 from collector.model import Answer
 from collector.server.app import OPENMETRICS, TEXT, Server, parse_listen, wants_gzip, wants_openmetrics
 from collector.sources.recording import RecordedAnswers, RecordedTree
@@ -273,6 +275,46 @@ def test_scrapes_outlive_the_node(tmp_path: Path) -> None:
 
     assert get(server, "/metrics/resource").text == before
     loop.stop()
+
+
+def loop_on_demand(tmp_path: Path, demand: Demand, interval: float) -> Loop:
+    """A loop over a node that has ticked once, and reads what only /metrics/cadvisor needs on demand."""
+    root = v2_root(tmp_path / "cgroup")
+    (root / "cgroup.procs").write_text("1\n2\n")
+    wanted = needs(DEFAULT_GROUPS)
+    loop = Loop(collector_over(live(root), NoAnswers(), needs=wanted, seldom_wanted=demand.at), LivePace(interval))
+    loop.first_tick()
+    return loop
+
+
+def families_of_cadvisor(got: Got) -> set[str]:
+    """The families of a page."""
+    return {line.split()[2] for line in got.text.splitlines() if line.startswith("# TYPE ")}
+
+
+def test_the_first_to_ask_for_cadvisors_page_waits_for_a_tick(tmp_path: Path) -> None:
+    """The tick reads what that page alone needs, so that it is whole at once; nothing is read at the request itself."""
+    demand = Demand()
+    loop = loop_on_demand(tmp_path, demand, 0.05)
+    before = families_of_cadvisor(get(Server(loop, Selection()), "/metrics/cadvisor"))
+    loop.start()
+    try:
+        found = families_of_cadvisor(get(Server(loop, Selection(), demand=demand), "/metrics/cadvisor"))
+    finally:
+        loop.stop()
+
+    assert ("container_processes" in before, "container_processes" in found) == (False, True)
+
+
+def test_cadvisors_page_comes_without_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no tick comes in time it has what was read for others, and the rest is absent."""
+    monkeypatch.setattr("collector.server.app._LOOKS", 2)
+    demand = Demand()
+    loop = loop_on_demand(tmp_path, demand, 60)
+    found = families_of_cadvisor(get(Server(loop, Selection(), demand=demand), "/metrics/cadvisor"))
+    loop.stop()
+
+    assert ("container_cpu_usage_seconds_total" in found, "container_processes" in found) == (True, False)
 
 
 def test_resource_has_but_the_error_before_the_first_tally() -> None:
