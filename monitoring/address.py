@@ -12,25 +12,29 @@ import socket
 import sys
 from collections.abc import Sequence
 
-_EVERY_HOST = frozenset({"", "0.0.0.0", "[::]"})  # noqa: S104 (compared with, not listened on)
+from collector.errors import UsageError
+from collector.server.app import parse_listen
+
+_EVERY_HOST = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 (compared with, not listened on)
 
 
 class LocalError(Exception):
     """What a person has to know and do, in one sentence."""
 
 
-def _split(listen: str, instead: str) -> tuple[str, str]:
-    host, colon, port = listen.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise LocalError(f"{listen!r} is no address: give HOST:PORT, as {instead}")
-    return host, port
+def _split(listen: str, instead: str) -> tuple[str | None, int]:
+    """Host and port, as the collector itself reads them."""
+    try:
+        return parse_listen(listen)
+    except UsageError as error:
+        raise LocalError(f"{listen!r} is no address: give HOST:PORT, as {instead}") from error
 
 
 def need_free(listen: str, instead: str) -> None:
     """Raises: LocalError, with ``instead`` as what to do, if ``listen`` is no address or cannot be listened on."""
     host, port = _split(listen, instead)
     try:
-        found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: the last one's end is no use

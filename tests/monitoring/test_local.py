@@ -145,7 +145,7 @@ def test_make_run_asks_for_its_address_first(capfd: pytest.CaptureFixture[str]) 
     )
 
 
-@pytest.mark.parametrize("value", ["9753", "localhost", ":", "127.0.0.1:65536", "a..b:80"])
+@pytest.mark.parametrize("value", ["9753", "localhost", ":", "127.0.0.1:65536", "::1:80", "a..b:80"])
 def test_what_is_no_address_is_told(value: str) -> None:
     """With one that is."""
     with pytest.raises(address.LocalError) as caught:
