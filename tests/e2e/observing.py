@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from collector.errors import AnswerError
-from tests.e2e.cluster import collector_url, kubectl
-from tests.e2e.layout import NODE_ADDRESS, PKI, RESULTS
-from tests.e2e.processes import E2EError
+from tests.e2e.cluster import collector_pod, collector_url, kubectl
+from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, NODE_ADDRESS, PKI, RESULTS
+from tests.e2e.processes import E2EError, inside, wait_for
 
 CPU = "container_cpu_usage_seconds_total"
 MEMORY = "container_memory_working_set_bytes"
@@ -74,6 +74,25 @@ def of_collector(path: str, namespace: str = "podtally") -> str:
         if _url(namespace) == known:
             raise
     return fetch(_url(namespace) + path)
+
+
+def record(name: str, *, seconds: int, every: int, namespace: str = "podtally") -> Path:
+    """A recording taken through podtally's pod into a file here."""
+    pod = collector_pod(namespace)["metadata"]["name"]
+    program = ["-n", namespace, "exec", pod, "--", "podtally"]
+    wait_for("a way into the pod", lambda: kubectl(*program, "--version", check=False), 90, every=2)
+    out = RESULTS / f"{name}.tar.zst"
+    command = [str(BIN / "kubectl"), f"--kubeconfig={ADMIN_KUBECONFIG}", *program]
+    with open(out, "wb") as file:
+        done = subprocess.run(
+            inside([*command, "record", "-", "--duration", f"{seconds}s", "--interval", f"{every}s"]),
+            stdout=file,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=seconds + 250,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    return out
 
 
 def samples(page: str) -> dict[Container, Sample]:

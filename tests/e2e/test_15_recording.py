@@ -12,38 +12,11 @@ import pytest
 import zstandard
 
 from tests.e2e.cluster import get, kubectl, node
-from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, REPO, RESULTS
-from tests.e2e.observing import Container, of_collector, samples, table
-from tests.e2e.processes import inside, wait_for
+from tests.e2e.layout import REPO, RESULTS
+from tests.e2e.observing import Container, of_collector, record, samples, table
+from tests.e2e.processes import wait_for
 
 pytestmark = pytest.mark.short
-
-
-_EXEC = ("-n", "podtally", "exec", "daemonset/podtally", "--")
-
-
-def _record(name: str, seconds: int) -> Path:
-    """Record through the DaemonSet's pod into a file here."""
-    wait_for("a way into the pod", lambda: kubectl(*_EXEC, "podtally", "--version", check=False), 90, every=2)
-    out = RESULTS / f"{name}.tar.zst"
-    command = [
-        str(BIN / "kubectl"),
-        f"--kubeconfig={ADMIN_KUBECONFIG}",
-        "-n",
-        "podtally",
-        "exec",
-        "daemonset/podtally",
-        "--",
-    ]
-    with open(out, "wb") as file:
-        done = subprocess.run(
-            inside([*command, "podtally", "record", "-", "--duration", f"{seconds}s", "--interval", "2s"]),
-            stdout=file,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr.decode()
-    return out
 
 
 def _replayed(recording: Path, path: str) -> str:
@@ -74,7 +47,7 @@ def test_a_recording_while_pods_come_and_go_replays_to_what_was_served() -> None
     replacing = ["delete", "pod", "-l", "app=churn", "--wait=false"]
     threading.Timer(8, lambda: kubectl("-n", "team-a", *replacing)).start()
     before = samples(of_collector("/metrics/resource"))
-    recording = _record("churn", 40)
+    recording = record("churn", seconds=40, every=2)
     after = samples(of_collector("/metrics/resource"))
     replayed = samples(_replayed(recording, "/metrics/resource"))
     compared = [
@@ -108,7 +81,7 @@ def test_a_recording_of_an_oom_kill_holds_the_kernels_count() -> None:
     below = f"-name '*{uid}*' -o -name '*{uid.replace('-', '_')}*'"
     count = f"cat $(find /sys/fs/cgroup -maxdepth 4 -type d {below})/memory.events | awk '/^oom_kill / && $2 > 0'"
     wait_for("an OOM kill of team-c/oom", lambda: node(count, check=False).strip(), 180, every=3)
-    recording = _record("oom", 10)
+    recording = record("oom", seconds=10, every=2)
     events = _read(recording, "memory.events")
     killed = {
         name.split("/")[1]

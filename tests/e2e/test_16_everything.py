@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -14,10 +13,10 @@ from collector.metrics.catalogue import CATALOGUE
 from collector.model import Tally
 from collector.parity.cadvisor import DIFFERS, by_family, compare
 from collector.sources.recording import RecordedAnswers, RecordedTree, load
-from tests.e2e.cluster import collector_pod, deploy, kubectl
-from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, RESULTS
-from tests.e2e.observing import of_collector, series, table
-from tests.e2e.processes import inside, wait_for
+from tests.e2e.cluster import deploy, kubectl
+from tests.e2e.layout import HERE
+from tests.e2e.observing import of_collector, record, series, table
+from tests.e2e.processes import wait_for
 from tests.support import collector_over
 
 pytestmark = pytest.mark.apart
@@ -106,19 +105,7 @@ def test_doctor_finds_the_network_readable() -> None:
 
 def test_its_cadvisor_page_is_the_kubelets_network_included() -> None:
     """Series by series, over a recording taken through the pod with the kubelet's own page in every frame."""
-    out = RESULTS / "everything.tar.zst"
-    pod = collector_pod(NAMESPACE)["metadata"]["name"]
-    command = [str(BIN / "kubectl"), f"--kubeconfig={ADMIN_KUBECONFIG}", "-n", NAMESPACE, "exec", pod, "--", "podtally"]
-    with open(out, "wb") as file:
-        done = subprocess.run(
-            inside([*command, "record", "-", "--duration", "50s", "--interval", "5s"]),
-            stdout=file,
-            stderr=subprocess.PIPE,
-            check=False,
-            timeout=300,
-        )
-    assert done.returncode == 0, done.stderr.decode()
-    tree = RecordedTree(load(out))
+    tree = RecordedTree(load(record("everything", seconds=50, every=5, namespace=NAMESPACE)))
 
     def frames() -> Iterator[tuple[Tally, str | None]]:
         for tally in collector_over(tree, RecordedAnswers(tree)).tallies():
