@@ -23,7 +23,7 @@ from aiohttp import web
 
 from collector.sources.recording import Recording
 from monitoring.local import prometheus
-from tests.helpers import free_port, served_in_thread, started
+from tests.helpers import free_port, served_in_thread, started, wait_until
 from tests.replays import completed, write
 from tests.support import CAPTURED, recording
 
@@ -198,7 +198,7 @@ def boards(folder: Path, rules: dict[str, Any]) -> Iterator[str]:
         jobs = (("cadvisor", replay.url, "/metrics/cadvisor"), ("kube-state-metrics", stand_in, "/metrics"))
         (folder / "rules.yml").write_text(json.dumps(rules))
         configuration = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(folder / "rules.yml")],
             "scrape_configs": [
                 {
@@ -249,10 +249,15 @@ def test_every_panel_has_data(tmp_path: Path) -> None:
 
     with boards(tmp_path, rule_file()) as url:
         assert without_data(url, queries, DEADLINE_SECONDS) == []
-        whole = query(
-            url, 'sum(container_memory_rss{job="cadvisor",namespace="team-a",pod="multi",container="",name=""})'
-        )
-        parts = query(url, 'sum(container_memory_rss{job="cadvisor",namespace="team-a",pod="multi",container!=""})')
+        rss = 'sum(container_memory_rss{job="cadvisor",namespace="team-a",pod="multi",%s})'
+        found: list[list[float]] = []
+
+        def both() -> bool:
+            found[:] = [query(url, rss % which) for which in ('container="",name=""', 'container!=""')]
+            return all(found)
+
+        wait_until(both, DEADLINE_SECONDS, every=0.25)  # there are none after a scrape that took too long
+        whole, parts = found
         refused = refusals(url)
 
     # The pod's own row has the sandbox as well, and no query of a container counts it.

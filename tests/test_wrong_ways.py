@@ -7,8 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 from collector.metrics.catalogue import CATALOGUE
 from docs.recorded import ROOT, rate, recorded
 from docs.wrong_ways import SETUP, WAYS, Query, Row, WrongWay, ways
-from monitoring.local import prometheus
+from monitoring import local
 from tests.helpers import FOR_OLD_SAMPLES, free_port
 
 NAMES = [make.__name__ for make in WAYS]
@@ -218,9 +216,7 @@ def test_the_commands_print_what_the_page_shows(name: str) -> None:
 
 def asked(url: str, query: Query) -> float:
     """The one value that Prometheus gives for the query."""
-    parameters = urllib.parse.urlencode({"query": query.promql, "time": query.time_ms / 1000})
-    with urllib.request.urlopen(f"{url}/api/v1/query?{parameters}", timeout=10) as answer:
-        (result,) = json.load(answer)["data"]["result"]
+    (result,) = local.query(url, query.promql, time=str(query.time_ms / 1000))
     return float(result["value"][1])
 
 
@@ -240,7 +236,7 @@ def test_prometheus_gives_the_numbers_of_the_page(tmp_path: Path) -> None:
         (tmp_path / f"data-{recording}").rename(folder / "data")
         listen = f"127.0.0.1:{free_port()}"
         url = f"http://{listen}"
-        with prometheus(folder, {}, listen, FOR_OLD_SAMPLES):
+        with local.prometheus(folder, {}, listen, FOR_OLD_SAMPLES):
             for query in queries:
                 if query.recording == recording:
                     assert asked(url, query) == pytest.approx(query.value, rel=1e-9, abs=1e-12), query.promql

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from monitoring import local
 from tests.helpers import REPO
 
 FOLDER = REPO / "monitoring" / "grafana" / "dashboards"
@@ -89,8 +90,7 @@ def get(url: str, path: str, **arguments: str) -> Any:
 
 def instant(url: str, expression: str, **more: str) -> list[Json]:
     """The series of an instant query."""
-    found: list[Json] = get(url, "query", query=expression, **more)["result"]
-    return found
+    return local.query(url, expression, **more)
 
 
 def options(url: str, variable: Json, values: Mapping[str, str]) -> list[str]:

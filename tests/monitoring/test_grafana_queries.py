@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-from tests.monitoring.grafana import NAMES, chosen, filled, instant, marks, options, panels, variables
+from tests.helpers import wait_until
+from tests.monitoring.grafana import NAMES, chosen, filled, get, instant, marks, options, panels, variables
 from tests.monitoring.social import NAMESPACE, SERVICES
 from tests.monitoring.stage import PLAIN, stage
 
@@ -30,17 +31,20 @@ PODS = (("team-b", "burner"), ("team-c", "pagecache"), ("team-b", "crasher"))
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus that has scraped for as long as a rate needs."""
+    """A Prometheus that has scraped all there is, and for as long as a rate needs."""
     with stage(tmp_path_factory.mktemp("stage")) as url:
-        rate = f'rate(pod_cgroup_cpu_usage_seconds_total{{namespace="{NAMESPACE}"}}[20s])'
-        until = time.monotonic() + DEADLINE_SECONDS
-        for expression in (
+        needed = (
             f'pod_cpu_usage_cores{{job="{PLAIN}"}}',
+            'pod_cpu_usage_cores{namespace="team-b"}',
             f'pod_cpu_usage_cores{{namespace="{NAMESPACE}"}}',
-            rate,
-        ):
-            while not instant(url, expression) and time.monotonic() < until:
-                time.sleep(0.5)
+            f'rate(pod_cgroup_cpu_usage_seconds_total{{namespace="{NAMESPACE}"}}[20s])',
+        )
+
+        def begun() -> bool:
+            scraped = all(one["health"] == "up" for one in get(url, "targets")["activeTargets"])
+            return scraped and all(instant(url, expression) for expression in needed)
+
+        wait_until(begun, DEADLINE_SECONDS, every=0.5)
         yield url
 
 
@@ -69,6 +73,16 @@ def still_missing(asked: Mapping[Key, list[str]], has_data: Callable[[str], bool
     return missing
 
 
+def services(url: str, expression: str, *wanted: str) -> list[str]:
+    """The services that a query has, once the wanted ones are among them or the deadline is over."""
+    until = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        found = sorted(one["metric"]["service"] for one in instant(url, expression))
+        if {*wanted} <= {*found} or time.monotonic() > until:
+            return found
+        time.sleep(1)
+
+
 def test_every_target_has_data(url: str) -> None:
     """With one of the assignments, within the deadline: each target of each panel, folded away or not."""
     asked = {
@@ -93,17 +107,15 @@ def test_every_variable_offers_something(url: str) -> None:
 
 def test_every_annotation_has_data(url: str) -> None:
     """A run of k6 and the starts of containers; a start is a time of the last years, in milliseconds."""
-    found = {
-        (name, one["name"], one["useValueForTime"]): [
-            float(series["value"][1]) for series in instant(url, filled(one["expr"], assignments(url, name)[0]))
-        ]
+    asked = {
+        (name, one["name"], one["useValueForTime"]): [filled(one["expr"], assignments(url, name)[0])]
         for name in NAMES
         for one in marks(name)
     }
 
-    assert [key for key, values in found.items() if not values] == []
-    times = [value / 1000 for (_, _, at_value), values in found.items() if at_value for value in values]
-    assert all(abs(time.time() - one) < 10 * 365 * 86400 for one in times)
+    assert still_missing(asked, lambda text: bool(instant(url, text))) == set()
+    values = [one["value"][1] for (_, _, at_value), texts in asked.items() if at_value for one in instant(url, *texts)]
+    assert all(abs(time.time() - float(value) / 1000) < 10 * 365 * 86400 for value in values)
 
 
 def test_without_a_feature_a_panel_has_data_or_says_why(url: str) -> None:
@@ -131,8 +143,7 @@ def test_the_social_networks_services_show_without_editing(url: str) -> None:
     shown = {panel.title: panel.expressions[0] for panel in panels("application")}
 
     for title in ("CPU by service", "Memory by service", "Replicas", "Services, over the time shown"):
-        found = instant(url, filled(shown[title], values))
-        assert sorted(one["metric"]["service"] for one in found) == list(SERVICES), title
+        assert services(url, filled(shown[title], values), *SERVICES) == list(SERVICES), title
 
 
 def test_services_may_be_named_by_a_pod_label(url: str) -> None:
@@ -144,7 +155,7 @@ def test_services_may_be_named_by_a_pod_label(url: str) -> None:
     assert labels == ["label_app", "label_service", "workload_name"]
     for label in labels:
         values = chosen(url, "application", namespace=NAMESPACE, by=label)
-        assert sorted(one["metric"]["service"] for one in instant(url, filled(cpu, values))) == list(SERVICES)
+        assert services(url, filled(cpu, values), *SERVICES) == list(SERVICES), label
 
 
 def test_a_pod_without_a_workload_stands_for_itself(url: str) -> None:
@@ -152,4 +163,4 @@ def test_a_pod_without_a_workload_stands_for_itself(url: str) -> None:
     values = chosen(url, "application", namespace="team-b")
     cpu = next(panel.expressions[0] for panel in panels("application") if panel.title == "CPU by service")
 
-    assert {"burner", "sidecar"} <= {one["metric"]["service"] for one in instant(url, filled(cpu, values))}
+    assert {"burner", "sidecar"} <= {*services(url, filled(cpu, values), "burner", "sidecar")}

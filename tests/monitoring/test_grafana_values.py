@@ -24,7 +24,7 @@ from collector.parity.verification import LEAST, MEBIBYTE
 from collector.sources.recording import RecordedAnswers, RecordedTree
 from collector.table import cpu_text, memory_text, usages
 from monitoring.local import configuration, prometheus
-from tests.helpers import free_port, podtally
+from tests.helpers import FOR_OLD_SAMPLES, free_port, podtally
 from tests.monitoring.grafana import filled, instant, panels
 from tests.replays import first_frames, write
 from tests.support import collector_over
@@ -80,7 +80,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
         check=True,
     )
     listen = f"127.0.0.1:{free_port()}"
-    with prometheus(folder, configuration({}), listen, ("--storage.tsdb.retention.time=100y",)):
+    with prometheus(folder, configuration({}), listen, FOR_OLD_SAMPLES):
         yield Stored(f"http://{listen}", tallies, folder)
 
 
