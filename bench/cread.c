@@ -1,13 +1,14 @@
 /*
  * cread: the least that reading a tick's files can cost on this machine.
  *
- *     find TREE/sys/fs/cgroup -type f | cread ROUNDS
+ *     find TREE/sys/fs/cgroup -type f | cread ROUNDS [PAUSE_SECONDS]
  *
  * Opens every file named on stdin (one path a line) once, then preads all of them ROUNDS times into one buffer, and
  * prints one line of JSON. Only the preads are timed: a collector opens a file once in a pod's life. Nothing is
  * parsed. Every round reads each file with one pread of 64 KiB: no file of a tick is longer, and a second pread to see
  * the end would double the price of memory.stat. Files beyond the descriptor limit, raised to its hard value, are
- * opened and closed at each reading, as the collector does; "held" is the number of the others.
+ * opened and closed at each reading, as the collector does; "held" is the number of the others. With a pause before each
+ * round its reads are what they are to a program that sleeps from tick to tick: a processor that wakes up is slower.
  *
  * Exit status: 0, 1 when a file cannot be opened or read, 2 on bad usage. Build: cc -O2 -o cread cread.c
  */
@@ -106,13 +107,16 @@ static void read_one(const struct file *file)
 int main(int argc, char **argv)
 {
 	char *end = NULL;
-	long rounds = argc == 2 ? strtol(argv[1], &end, 10) : 0;
+	long rounds = argc >= 2 ? strtol(argv[1], &end, 10) : 0;
+	long pause_seconds = 0;
 	size_t count, held;
 	struct file *files;
 	int64_t wall, cpu;
 
-	if (rounds < 1 || *end != '\0') {
-		fprintf(stderr, "usage: cread ROUNDS < PATHS\n");
+	if (rounds >= 1 && *end == '\0' && argc == 3)
+		pause_seconds = strtol(argv[2], &end, 10);
+	if (rounds < 1 || *end != '\0' || argc > 3) {
+		fprintf(stderr, "usage: cread ROUNDS [PAUSE_SECONDS] < PATHS\n");
 		return 2;
 	}
 	raise_descriptor_limit();
@@ -124,6 +128,8 @@ int main(int argc, char **argv)
 	wall = now_ns(CLOCK_MONOTONIC);
 	cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID);
 	for (long round = 0; round < rounds; round++) {
+		if (pause_seconds > 0)
+			sleep((unsigned int)pause_seconds);
 		for (size_t i = 0; i < count; i++)
 			read_one(&files[i]);
 	}
