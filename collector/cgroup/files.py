@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from collector.cgroup import grammar
 from collector.errors import SourceError
@@ -281,6 +281,17 @@ DERIVED_FIELDS: Mapping[str, tuple[str, ...]] = {
     "cpu_shares": ("cpu_weight",),
 }
 """Properties of a reading, the first, or of its details, and the fields that they are made of."""
+
+
+def level_of(field: str) -> Literal["reading", "details"] | None:
+    """Whether a field or property is a reading's or its details'; ``None`` for what neither has.
+
+    >>> level_of("memory_working_set_bytes"), level_of("cpu_shares"), level_of("cpu_cores")
+    ('reading', 'details', None)
+    """
+    if field in READING_FIELDS or (field in DERIVED_FIELDS and hasattr(Reading, field)):
+        return "reading"
+    return "details" if field in DETAIL_FIELDS or field in DERIVED_FIELDS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from collector.cgroup.files import (
     DERIVED_FIELDS,
     DETAIL_FIELDS,
     EVERYTHING,
-    READING_FIELDS,
     ROOT_FIELDS,
     Needs,
+    level_of,
     slow_fields,
 )
 from collector.metrics import text
@@ -150,9 +150,6 @@ def node_reading(node: NodeReading) -> Reading:
 
 # --- columns --------------------------------------------------------------------------------------------------------
 
-_DERIVED = {"memory_working_set_bytes": "reading", "cpu_shares": "details"}
-"""Properties of the model that are no fields."""
-
 
 class _Column:
     """Where a series' values are found: on the row, its reading or its details."""
@@ -164,11 +161,7 @@ class _Column:
         self.made_of = metric.made_of or one.field
         """A field of a reading or its details, or a property of these, that the value is made of."""
         self.get: Callable[[Any], Any] = attrgetter(one.field)
-        self.level = _DERIVED.get(one.field, "row")
-        if one.field in READING_FIELDS:
-            self.level = "reading"
-        elif one.field in DETAIL_FIELDS:
-            self.level = "details"
+        self.level = level_of(one.field) or "row"
 
 
 _COLUMNS = {metric.name: tuple(_Column(metric, one) for one in metric.series) for metric in CADVISOR}

@@ -9,7 +9,7 @@ from itertools import compress
 from operator import attrgetter
 from typing import Any
 
-from collector.cgroup.files import DETAIL_FIELDS, READING_FIELDS, Needs
+from collector.cgroup.files import Needs, level_of
 from collector.errors import UsageError
 from collector.metrics import cadvisor, resource, text
 from collector.metrics.catalogue import (
@@ -24,12 +24,6 @@ from collector.metrics.catalogue import (
     needs_of,
 )
 from collector.model import NO_LIMIT, ContainerTally, Ended, Kills, PodTally, Tally
-
-_DERIVED = {
-    "memory_working_set_bytes": "reading",
-    "cpu_limit_cores": "details",
-}
-"""Properties of the model that are no fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +70,11 @@ class _Column:
     __slots__ = ("get", "level", "sample", "suffix", "when")
 
     def __init__(self, metric: Metric, of: str, labels: text.Pairs) -> None:
-        self.level = _level(of) if metric.scope in _READ else "item"
+        self.level = (level_of(of) if metric.scope in _READ else None) or "item"
         self.get: Callable[[Any], Any] = attrgetter(of)
         self.sample = metric.name
         self.suffix = labels
         self.when: Callable[[Any], Any] | None = attrgetter(metric.when) if metric.when else None
-
-
-def _level(of: str) -> str:
-    if of in _DERIVED:
-        return _DERIVED[of]
-    if of in READING_FIELDS:
-        return "reading"
-    return "details" if of in DETAIL_FIELDS else "item"
 
 
 _COLUMNS: dict[str, tuple[_Column, ...]] = {
