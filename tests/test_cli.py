@@ -458,6 +458,7 @@ def test_serve_names_the_pods_of_a_node(tmp_path: Path) -> None:
             wait_until(told(f"{running.url}/readyz", "ok\nnames: kubelet\nkubelet: ok\nAPI server: unknown\n"))
             lines = fetched(f"{running.url}/metrics")[1].splitlines()
             resource = fetched(f"{running.url}/metrics/resource")[1]
+            wait_until(told(f"{running.url}/metrics/cadvisor", "container_processes{"))
             cadvisor = fetched(f"{running.url}/metrics/cadvisor")[1]
             loaded = {Path(file.path).name for file in psutil.Process(running.pid).memory_maps()}
             status = running.terminate()
