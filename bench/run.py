@@ -178,7 +178,7 @@ def measure_groups(tree: Tree, groups: frozenset[str]) -> dict[str, Any]:
     loop.first_tick()
     spare_collections()
     ticks = _ticks(tree, loop)
-    demand.ask(time.monotonic_ns())
+    demand.ask()
     loop.tick()
     asked = _ticks(tree, loop)
     scrapes: list[float] = []

@@ -197,7 +197,7 @@ class Server:
         """
         if self._demand is None:
             return
-        since_ns = self._demand.ask(time.monotonic_ns())
+        since_ns = self._demand.ask()
         for _ in range(_LOOKS):
             published = self._loop.published
             if published is not None and published.tally.instant.monotonic_ns >= since_ns:
