@@ -433,7 +433,7 @@ def page(rows: list[dict[str, Any]], real: dict[str, Any] | None) -> str:
         "Written by `make bench`. Times are CPU times on this machine:",
         f"{machine()}.",
         "Another machine gives other times; compare the ratios, which are taken within one run. Interpreters differ too: one",
-        "that is built without profile-guided optimisation, as pyenv's are unless told otherwise, takes half as much time again.",
+        "that is built without profile-guided optimisation, as pyenv's are unless told otherwise, takes a third more.",
         "The image's is built with it, and so is Debian's: `make bench VENV=.venv-bench PYTHON=/usr/bin/python3`.",
         "",
         "Synthetic trees of plain files on a tmpfs, two containers and a sandbox a pod; every container's and pod's CPU",
