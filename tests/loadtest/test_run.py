@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from collector.loadtest.queries import FAMILIES, queries
 from collector.loadtest.run import Pace, Plan, run
 from collector.loadtest.words import iso
 from collector.metrics.catalogue import CATALOGUE
-from tests.helpers import podtally
+from tests.helpers import Peer, podtally, served_in_thread
 from tests.loadtest.running import LOADTEST
 from tests.loadtest.runs import LOGS, PlayedKubectl, Says, prometheus
 from tests.support import recording
@@ -345,27 +343,9 @@ def test_a_kubeconfig_that_is_no_file_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "calls.jsonl").exists()
 
 
-@contextmanager
-def something_else(status: int) -> Iterator[str]:
+def something_else(status: int) -> AbstractContextManager[str]:
     """A web server that is not Prometheus; its URL."""
-
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"<!doctype html><h1>Welcome</h1>")
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing on stderr."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    return served_in_thread(Peer(b"<!doctype html><h1>Welcome</h1>", status).handle)
 
 
 @pytest.mark.parametrize("status", [200, 404])

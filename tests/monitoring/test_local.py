@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from monitoring import address, local
-from tests.helpers import REPO, environment, free_port
+from tests.helpers import REPO, Peer, environment, free_port, served_in_thread
 from tests.monitoring.test_prometheus import wait_for
 from tests.support import FIXTURES
 
@@ -70,24 +68,8 @@ def test_a_recording_that_is_none() -> None:
 @contextmanager
 def serving(body: bytes) -> Iterator[str]:
     """The address of a program that answers everything with this."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (its name there)
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with served_in_thread(Peer(body).handle) as url:
+        yield url.removeprefix("http://")
 
 
 @contextmanager
