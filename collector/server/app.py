@@ -195,7 +195,7 @@ class Server:
         """Wait for the first tick that has read what ``/metrics/cadvisor`` alone needs, if nobody has asked for it of
         late. Where there is none in time, the families that are made of it are left out.
         """
-        if self._demand is None:
+        if self._demand is None or not self._serves_cadvisor:
             return
         since_ns = self._demand.ask()
         for _ in range(_LOOKS):

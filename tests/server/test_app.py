@@ -306,6 +306,16 @@ def test_the_first_to_ask_for_cadvisors_page_waits_for_a_tick(tmp_path: Path) ->
     assert ("container_processes" in before, "container_processes" in found) == (False, True)
 
 
+def test_a_page_that_is_not_served_is_not_waited_for(tmp_path: Path) -> None:
+    """With --no-cadvisor the answer comes at once, and nothing is read for who asks."""
+    demand = Demand()
+    loop = loop_on_demand(tmp_path, demand, 60)
+    status = get(Server(loop, Selection(cadvisor=False), demand=demand), "/metrics/cadvisor").status
+    loop.stop()
+
+    assert (status, demand.at(time.monotonic_ns())) == (404, False)
+
+
 def test_cadvisors_page_comes_without_a_tick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no tick comes in time it has what was read for others, and the rest is absent."""
     monkeypatch.setattr("collector.server.app._LOOKS", 2)
