@@ -37,7 +37,7 @@ from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, T
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
 from collector.server.app import Background, Server, is_loopback, serve
-from collector.sources import http
+from collector.sources import descriptors, http
 from collector.sources.live import LiveTree
 from collector.table import Usage
 from collector.terminal import progress
@@ -385,7 +385,10 @@ def _server(
     access: Access | None = None,
     demand: Demand | None = None,
 ) -> Server:
-    return Server(loop, selection, access, demand, cadvisor_timestamps=arguments.cadvisor_timestamps)
+    most = descriptors.shares(descriptors.raise_limit()).clients
+    return Server(
+        loop, selection, access, demand, cadvisor_timestamps=arguments.cadvisor_timestamps, most_connections=most
+    )
 
 
 def _run_server(
