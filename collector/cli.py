@@ -883,7 +883,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from collector.sources.recording import RecordedTree
 
     if arguments.reads != "cgroup":
-        text, faults = doctor.render(doctor.examine_upstream(_upstream_once(arguments)))
+        text, faults = doctor.render(doctor.examine_upstream(*_upstream_once(arguments)))
         sys.stdout.write(text)
         return 1 if faults else 0
     answers: list[Answer] = []
@@ -910,24 +910,29 @@ def _doctor(arguments: argparse.Namespace) -> int:
 _DOCTOR_STALE_SECONDS = 120.0
 
 
-def _upstream_once(arguments: argparse.Namespace) -> Tally:
-    """What an upstream says now, or said last in a recording."""
+def _upstream_once(arguments: argparse.Namespace) -> tuple[Tally, list[Answer]]:
+    """What an upstream says now, or said last in a recording, and in which answers."""
+    from collector import verify
     from collector.sources.upstream import LiveClock
     from collector.upstream import collect
 
     if arguments.source:
-        _, recorded = _replayed_upstream(_load(arguments.source), arguments.reads, stale_after=_DOCTOR_STALE_SECONDS)
-        return deque(recorded.tallies(), maxlen=1).pop()
+        recording = _load(arguments.source)
+        _, recorded = _replayed_upstream(recording, arguments.reads, stale_after=_DOCTOR_STALE_SECONDS)
+        answers = [answer for frame in recording.frames for answer in frame.answers]
+        return deque(recorded.tallies(), maxlen=1).pop(), answers
     kind, namespaces = collect.KINDS[arguments.reads], _namespaces(arguments)
-    with _Asking(_live_upstream(arguments, kind, namespaces, _DOCTOR_STALE_SECONDS)) as answers:
-        return collect.UpstreamCollector(
+    with _Asking(_live_upstream(arguments, kind, namespaces, _DOCTOR_STALE_SECONDS)) as asked:
+        tap = verify.Tap(asked)
+        tally = collect.UpstreamCollector(
             kind,
             clock=LiveClock(),
-            answers=answers,
+            answers=tap,
             stale_after_ns=round(_DOCTOR_STALE_SECONDS * 1e9),
             node_name="",
             namespaces=namespaces,
         ).tick()
+        return tally, tap.taken
 
 
 def _metrics(arguments: argparse.Namespace) -> int:

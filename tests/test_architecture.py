@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("history", "pods", "cgroup"),
     ("oom", "endings"),
     ("sources",),
-    ("seams", "demand"),
+    ("seams", "demand", "failures"),
     ("model",),
     ("errors",),
 )

@@ -126,7 +126,7 @@ class LiveDirectory:
             with os.scandir(where) as entries:
                 names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
-            raise classify(error.errno or 0, self._path, "directory") from error
+            raise self._tree.error_of(error, self._path, "directory") from error
         self._signature = signature if time.time_ns() - status.st_mtime_ns > _RACY_NS else None
         return names
 
