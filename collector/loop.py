@@ -75,15 +75,17 @@ class Collector:
         answers = self._answers.take()
         self.naming.take(*answers)
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
-        self._walker.seldom = self._history.sandbox_leaves
+        self._walker.seldom = self._history.sandbox_leaves - result.doubtful
+        self._walker.doubtful = result.doubtful
         account = self.account
         account.cgroups = frame.cgroups
+        account.counter_falls += frame.falls
         account.files_read += frame.files_read
         account.read_errors.update(frame.errors)
         account.refused_items = self.naming.refused_items
         with account.lock:
             account.answers = dict(self.naming.answers)
-        self._ask(result.unnamed | endings.unnamed, result.instant.monotonic_ns)
+        self._ask(result.wanted | endings.unnamed, result.instant.monotonic_ns)
         if self.observe is not None:
             self.observe(result, answers)
         return result
