@@ -68,12 +68,13 @@ class Collector:
     def tick(self) -> Tally:
         """Raises :class:`EndOfRecording`, or the :class:`PodtallyError` that made the tick fail."""
         frame = self._walker.tick()
-        if self._adjust is not None:
-            frame = self._adjust(frame)
         endings = self._history.endings
         self.naming.keep = {pod.uid for pod in frame.pods} | endings.uids
         answers = self._answers.take()
         self.naming.take(*answers)
+        frame = self._walker.expect(frame, self.naming.running_uids)
+        if self._adjust is not None:
+            frame = self._adjust(frame)
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
         self._walker.seldom = self._history.sandbox_leaves
         account = self.account
