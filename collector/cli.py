@@ -25,7 +25,8 @@ from collector import __version__, flags, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.files import EVERYTHING, Needs
-from collector.cgroup.walk import Walker, find_kubepods
+from collector.cgroup.find import find_kubepods
+from collector.cgroup.walk import Walker
 from collector.demand import Demand
 from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError, why_not_written
 from collector.flags import build_parser, help_width, resolve
@@ -609,7 +610,7 @@ def _record_live(arguments: argparse.Namespace) -> int:
     from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
 
     tree = _live_tree(arguments)
-    tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree)
+    tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree).tops
     driver = paths.driver(tops[0]) if tops else ""
     meta = live_meta(_node_name(arguments), driver, f"podtally record {arguments.duration:g}s")
     answers = _live_answers(arguments, extras=(*_PEER_PAGES, METRICS_API), tell_refusals=False)

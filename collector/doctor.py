@@ -6,12 +6,13 @@ a node and on a recording.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from collector.cgroup import grammar, paths
 from collector.cgroup.files import FAST, slow_names
-from collector.cgroup.walk import Walker, find_kubepods
-from collector.errors import EndOfRecording, SourceError, UnsupportedNode, UsageError
+from collector.cgroup.find import DEPTH, LIMIT, Found, Trees, find_kubepods
+from collector.cgroup.walk import Walker
+from collector.errors import EndOfRecording, SourceError, UnsupportedNode
 from collector.history import History
 from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
@@ -30,21 +31,24 @@ _SELDOM = frozenset(slow_names(_NEEDS.seldom))
 """What is read beside that. That opt-in files are not there, as in an older recording, is no finding."""
 
 
-def check_cgroups(tree: Tree, kubepods: str | None) -> Iterator[Finding]:
-    """The tree of pods and its files. ``tree`` has begun a tick."""
+def check_cgroups(tree: Tree, kubepods: str | None, running_uids: Collection[str]) -> Iterator[Finding]:
+    """The tree of pods and its files. ``tree`` has begun a tick; ``running_uids`` are of the pods that names call
+    running.
+    """
     yield Finding("ok", "cgroup v2")
-    try:
-        tops = [kubepods.strip("/")] if kubepods else find_kubepods(tree)
-    except UsageError as error:
-        yield Finding("fault", str(error), "run podtally with --kubepods and one of these paths")
+    if kubepods:
+        yield from _check_tops(tree, (kubepods.strip("/"),))
         return
-    if not tops:
-        yield Finding(
-            "fault",
-            "no kubepods cgroup is found",
-            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root",
-        )
-        return
+    found = find_kubepods(tree, running_uids, everywhere=True)
+    yield from _check_search(found)
+    yield from _check_tops(tree, found.tops)
+    for trees in found.every:
+        if trees not in found.chosen and trees not in found.undecided:
+            yield from (Finding("note", f"kubepods at /{top} is left aside: {_why_left(trees)}") for top in trees.tops)
+
+
+def _check_tops(tree: Tree, tops: Iterable[str]) -> Iterator[Finding]:
+    """The kubepods directories that are followed."""
     for top in tops:
         try:
             tree.open(top).close()
@@ -52,6 +56,48 @@ def check_cgroups(tree: Tree, kubepods: str | None) -> Iterator[Finding]:
             yield Finding("fault", f"kubepods cannot be opened: {error}", "give an existing path with --kubepods")
             return
         yield Finding("ok", f"kubepods at /{top}, {paths.driver(top)} driver")
+
+
+def _check_search(found: Found) -> Iterator[Finding]:
+    """What there is to say of where kubepods is looked for."""
+    if found.errors:
+        closed = [f"/{error.path}" for error in found.errors]
+        some, more = ", ".join(closed[:3]), len(closed) > 3
+        yield Finding(
+            "note",
+            f"could not be looked into for kubepods: {some}{' and others' if more else ''}",
+            "run as a user that may read cgroupfs; where descriptors run out, raise the limit of open files",
+        )
+    if found.cut_short:
+        yield Finding(
+            "note",
+            f"kubepods was looked for in {LIMIT} cgroups and {DEPTH} levels at the most, and this node has more",
+            "if pods are missing, give the path with --kubepods",
+        )
+    if not found.every:
+        yield Finding(
+            "fault",
+            "no kubepods cgroup is found",
+            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root; if the pods'"
+            " cgroups have another name, give their path with --kubepods",
+        )
+    elif found.several is not None:
+        yield Finding("fault", str(found.several), "run podtally with --kubepods and one of these paths")
+    elif found.undecided:
+        tops = ", ".join(f"/{top}" for trees in found.undecided for top in trees.tops)
+        yield Finding(
+            "note",
+            f"several kubepods have no pods: {tops}; the one that gets pods is followed",
+            "if pods are missing, give the path with --kubepods",
+        )
+
+
+def _why_left(trees: Trees) -> str:
+    if trees.living:
+        return "its pods are not this kubelet's; else give its path with --kubepods"
+    if trees.made:
+        return "its pods have no processes, it is of an earlier cgroup root or driver of the kubelet's"
+    return "it has no pods, it is of an earlier cgroup root or driver of the kubelet's"
 
 
 def _pods(frame: Frame) -> str:
@@ -185,17 +231,23 @@ class Looks:
     def look(self, source: AnswerSource) -> bool:
         """Look once more; false at the end of a recording, and where there are several trees of pods."""
         try:
-            self.frame = frame = self.walker.tick()
+            frame = self.walker.tick()
+            answers = source.take()
+            self.answers |= {answer.name: answer for answer in answers}
+            self._naming.keep = {pod.uid for pod in frame.pods}
+            self._naming.take(*answers)
+            self.frame = frame = self.walker.expect(frame, self.running_uids)
         except (EndOfRecording, UnsupportedNode):
             # What is to be told of several trees tells check_cgroups.
             return False
-        self._naming.keep = {pod.uid for pod in frame.pods}
-        answers = source.take()
-        self.answers |= {answer.name: answer for answer in answers}
-        self._naming.take(*answers)
         self.result = tally(frame, self._naming.pods, self._naming.state, self._history, node_name="")
         self.walker.doubtful = self.result.doubtful
         return True
+
+    @property
+    def running_uids(self) -> Collection[str]:
+        """Uids of the pods that names call running."""
+        return self._naming.running_uids
 
     @property
     def settled(self) -> bool:
@@ -211,7 +263,7 @@ def examine(looks: Looks, *, descriptor_limit: int | None) -> Iterator[Finding]:
     """All checks in order, once all ``looks`` have been taken: of what the last one saw."""
     looks.walker.close()
     tree, frame, result, answers = looks.tree, looks.frame, looks.result, list(looks.answers.values())
-    cgroups = list(check_cgroups(tree, looks.kubepods))
+    cgroups = list(check_cgroups(tree, looks.kubepods, looks.running_uids))
     yield from cgroups
     if frame is not None and not any(finding.level == "fault" for finding in cgroups):
         yield from check_files(tree, frame)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from collector.cgroup import find
 from collector.cgroup.walk import Walker
 from collector.doctor import (
     Looks,
     check_answers,
+    check_cgroups,
     check_descriptors,
     check_network,
     examine,
@@ -36,7 +39,7 @@ from collector.seams import AnswerSource, Tree
 from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
 from collector.sources.tee import RecordingWriter, TeeTree
 from collector.withheld import Finding
-from tests.support import Answers, NoAnswers, live, recording, v2_root
+from tests.support import Answers, Cgroup, MemoryTree, NoAnswers, case, live, recording, v2_root
 
 KUBELET = "kubelet/pods.json"
 APISERVER = "apiserver/pods.json"
@@ -297,6 +300,106 @@ def test_a_recording_of_a_recording_is_as_well_as_the_recording(tmp_path: Path) 
     found = findings_on(RecordedTree(load(tmp_path / "r")), NoAnswers())
 
     assert Finding("ok", "all kernel files that podtally reads are there") in found
+
+
+def cgroups_of(tree: Tree, *running_uids: str) -> list[Finding]:
+    """What is said of where the pods' cgroups are."""
+    return list(check_cgroups(tree, None, running_uids))[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "followed"),
+    [
+        ("stale-empty-kubepods-at-root", "kubepods", "kubelet.slice/kubelet-kubepods.slice"),
+        ("stale-empty-kubepods-nested", "kubelet/kubepods", "kubelet.slice/kubelet-kubepods.slice"),
+    ],
+)
+def test_a_tree_that_was_left_behind_is_told_of(name: str, left: str, followed: str) -> None:
+    """Beside the one that is followed, with why it is not."""
+    assert cgroups_of(RecordedTree(case(name))) == [
+        Finding("ok", f"kubepods at /{followed}, systemd driver"),
+        Finding(
+            "note",
+            f"kubepods at /{left} is left aside: it has no pods, it is of an earlier cgroup root or driver of the"
+            " kubelet's",
+        ),
+    ]
+
+
+def test_another_nodes_tree_is_told_of() -> None:
+    """Its pods are not those that the kubelet names; one whose pods have no processes was left behind."""
+    tree = memory_trees("kubepods/pod0", "a/kubepods/pod1", "b/kubepods/pod2")
+    tree.cgroups["b/kubepods/pod2"].files["cgroup.events"] = b"populated 0\n"
+
+    assert [finding.what for finding in cgroups_of(tree, "1")] == [
+        "kubepods at /a/kubepods, cgroupfs driver",
+        "kubepods at /kubepods is left aside: its pods are not this kubelet's; else give its path with --kubepods",
+        "kubepods at /b/kubepods is left aside: its pods have no processes, it is of an earlier cgroup root or driver"
+        " of the kubelet's",
+    ]
+
+
+def test_several_nodes_trees_are_a_fault_with_the_flag() -> None:
+    """Where no name tells them apart; without pods they are a note."""
+    tree = memory_trees("a/kubepods/pod1", "b/kubepods/pod2")
+    several = cgroups_of(tree)
+    for path in ("a/kubepods/pod1", "b/kubepods/pod2"):
+        del tree.cgroups[path]
+
+    assert several == [
+        Finding(
+            "fault",
+            "several nodes' pods are below this cgroup root (a/kubepods, b/kubepods): choose one with --kubepods",
+            "run podtally with --kubepods and one of these paths",
+        )
+    ]
+    assert cgroups_of(tree) == [
+        Finding(
+            "note",
+            "several kubepods have no pods: /a/kubepods, /b/kubepods; the one that gets pods is followed",
+            "if pods are missing, give the path with --kubepods",
+        )
+    ]
+
+
+def test_no_kubepods_is_a_fault_with_all_that_may_be_done() -> None:
+    """The kubelet does not run, the root is another's, or the pods' cgroups have a name of their own."""
+    assert cgroups_of(memory_trees("a/b")) == [
+        Finding(
+            "fault",
+            "no kubepods cgroup is found",
+            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root; if the pods'"
+            " cgroups have another name, give their path with --kubepods",
+        )
+    ]
+
+
+def test_a_search_that_did_not_see_all_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it has ended at its bounds, and what it could not look into."""
+    monkeypatch.setattr(find, "LIMIT", 3)
+    tree = memory_trees("a/b/c/d")
+    tree.cgroups["a/b"].listing = errno.EACCES
+    denied = cgroups_of(tree)[0]
+    tree.cgroups["a/b"].listing = None
+    cut_short = cgroups_of(tree)[0]
+
+    assert denied == Finding(
+        "note",
+        "could not be looked into for kubepods: /a/b",
+        "run as a user that may read cgroupfs; where descriptors run out, raise the limit of open files",
+    )
+    assert cut_short == Finding(
+        "note",
+        "kubepods was looked for in 4096 cgroups and 12 levels at the most, and this node has more",
+        "if pods are missing, give the path with --kubepods",
+    )
+
+
+def memory_trees(*paths: str) -> MemoryTree:
+    """Cgroups without files, at these paths and above."""
+    parts = [path.split("/") for path in paths]
+    made = {"/".join(each[: depth + 1]) for each in parts for depth in range(len(each))}
+    return MemoryTree({path: Cgroup(number) for number, path in enumerate((".", *sorted(made)), 1)})
 
 
 @pytest.mark.parametrize(

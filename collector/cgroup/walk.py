@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter, lt
 from typing import TypeVar, cast
@@ -34,10 +34,12 @@ from collector.cgroup.files import (
     holder,
     slow_rows,
 )
-from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError, UnsupportedNode
+from collector.cgroup.find import Found, find_kubepods
+from collector.errors import Absent, Gone, ParseError, PodtallyError, SourceError
 from collector.model import (
     Details,
     Frame,
+    Instant,
     Interface,
     Leaf,
     NodeReading,
@@ -51,15 +53,8 @@ from collector.seams import Directory, Glimpse, Tree
 
 log = logging.getLogger(__name__)
 
-_SEARCH_DEPTH = 6
-"""How deep a nested kubepods is looked for: ``system.slice/docker-<id>.scope/kubelet.slice/kubelet-kubepods.slice``
-of a kind node seen from its host is four deep, one more nesting is six."""
-
-_SEARCH_LIMIT = 4096
-"""Directories looked at in that search at the most."""
-
 _SEARCH_EVERY = 10
-"""Ticks between two searches while none is found and the root has not changed."""
+"""Ticks between two searches for kubepods, where the root does not tell that there is something new."""
 
 
 _make = tuple.__new__
@@ -302,7 +297,15 @@ class Walker:
         """The tick of the last reading of the node's network."""
         self._errors: Counter[str] = Counter()
         self._told: set[str] = set()
-        self._told_none = False
+        self._uids: frozenset[str] = frozenset()
+        """Of the pods of the last tick."""
+        self._expected: frozenset[str] = frozenset()
+        """Uids of pods that run, by their names."""
+        self._missing: frozenset[str] = frozenset()
+        """Those that had no cgroup when the last search was due."""
+        self._search_now = False
+        self._undecided: Found | None = None
+        """The last search, if it could not tell which of several trees are this node's."""
         self._held_back: list[Glimpse] = []
         """What went after it was read: it is among the leaves of the frame."""
         self._files_read = 0
@@ -320,8 +323,8 @@ class Walker:
     def tick(self) -> Frame:
         """Read the node once.
 
-        Raises :class:`EndOfRecording` after the last frame of a recording, :class:`SourceError` if the cgroup root
-        itself cannot be read, and :class:`UnsupportedNode` if several nodes' pods are found: nothing else gets out.
+        Raises :class:`EndOfRecording` after the last frame of a recording and :class:`SourceError` if the cgroup root
+        itself cannot be read: nothing else gets out.
         """
         instant = self._tree.begin()
         if self._seldom_wanted is not None:
@@ -341,16 +344,14 @@ class Walker:
         reading = self._read_root()
         self._read_network_of_node(reading)
         self._follow_tops()
-        pods: list[PodCgroup] = []
-        for path, top in list(self._tops.items()):
-            try:
-                pods.extend(self._walk_pods(top, "Guaranteed"))
-            except Gone:
-                self._tops.pop(path).close()
+        pods = self._walk_tops()
         self._add_gone(pods)
         self._read_network_of_node(reading)
         node = self._read_node(reading)
         self._has_seldom = self._reads_seldom
+        return self._frame(instant, node, pods)
+
+    def _frame(self, instant: Instant, node: NodeReading, pods: list[PodCgroup]) -> Frame:
         slices, errors = tuple(sorted(self._slices)), dict(self._errors)
         return Frame(
             instant,
@@ -371,6 +372,27 @@ class Walker:
             top.begin_anew()
         if self._root is not None:
             self._root.begin_anew()
+
+    def expect(self, frame: Frame, uids: Collection[str]) -> Frame:
+        """Take in the ``uids`` of pods that run, by the names that are known at the end of a tick; its ``frame``, with
+        pods where these tell which of several nodes' trees is this node's. If they do not tell either, raises
+        :class:`UnsupportedNode`.
+        """
+        if uids is not self._expected:
+            uids = frozenset(uids)
+            self._search_now = bool(uids) and not self._expected and uids.isdisjoint(self._uids)
+            self._expected = uids
+        if self._undecided is None or not self._expected:
+            return frame
+        if self._search_now:
+            self._search_now = False
+            self._search()
+        if self._undecided is not None:
+            several = self._undecided.several
+            if several is not None:
+                raise several
+            return frame
+        return self._frame(frame.instant, frame.node, self._walk_tops())
 
     @property
     def kubepods(self) -> tuple[str, ...]:
@@ -443,18 +465,63 @@ class Walker:
     # --- finding kubepods -------------------------------------------------------------------------------------------
 
     def _follow_tops(self) -> None:
-        """Open the kubepods directories that are not followed yet: a kubelet may come up after the collector."""
+        """Open the kubepods directories that are not followed yet: a kubelet may come up after the collector, or make
+        its pods in another place when it is started anew.
+        """
         assert self._root is not None  # _read_root has opened it
-        changed = self._list(self._root) is not None
-        if self._tops:
+        names = self._list(self._root)
+        if self._given is None:
+            if self._is_due(names):
+                self._search()
+        elif not self._tops and (names is not None or self._ticks % _SEARCH_EVERY == 0):
+            self._follow([self._given])
+            if not self._tops:
+                self._tell_once(f"there is no cgroup {self._given} on this node (yet): podtally doctor tells more")
+
+    def _is_due(self, names: list[str] | None) -> bool:
+        """True if kubepods is to be looked for; ``names`` are those at the root, if they may have changed."""
+        in_turn = self._ticks % _SEARCH_EVERY == 0
+        if self._search_now:
+            self._search_now = False
+            return True
+        if not self._tops or not self._uids:
+            return in_turn or names is not None
+        if names is not None and any(paths.is_kubepods(name) and name not in self._tops for name in names):
             # Both drivers' trees may stand side by side at the root of a node that went from one to the other.
-            at_root = not any("/" in path for path in self._tops)
-            search = changed and at_root
-        else:
-            search = changed or self._ticks % _SEARCH_EVERY == 0
-        if not search:
-            return
-        for path in [self._given] if self._given is not None else find_kubepods(self._tree):
+            return True
+        if not in_turn:
+            return False
+        # One that has just ended, or begins, is missing for a moment.
+        missing, before = self._expected - self._uids, self._missing
+        self._missing = missing
+        return bool(missing & before) or (bool(missing) and missing == self._expected)
+
+    def _search(self) -> None:
+        """Look for kubepods, and follow what is this node's from now on."""
+        found = find_kubepods(self._tree, self._expected)
+        for error in found.errors:
+            self._count(error)
+        if found.cut_short:
+            self._tell_once(
+                "the search for kubepods has ended at its bounds, not all cgroups of this node were looked at: if pods"
+                " are missing, give the path with --kubepods"
+            )
+        self._undecided = found if found.undecided and not self._tops else None
+        if found.chosen:
+            # What could not be looked at is not known to be another's.
+            for path in () if found.errors or found.cut_short else self._tops.keys() - set(found.tops):
+                self._tops.pop(path).close()
+            self._follow(found.tops)
+        elif found.undecided:
+            if not self._tops:
+                tops = ", ".join(top for trees in found.undecided for top in trees.tops)
+                what = found.several or f"several kubepods are below this cgroup root, and none has pods ({tops})"
+                self._tell_once(f"{what}: until a pod of this node's is in one of them, none is followed")
+        elif not self._tops:
+            self._tell_once("there is no kubepods cgroup on this node (yet): podtally doctor tells more")
+
+    def _follow(self, tops: Iterable[str]) -> None:
+        for path in tops:
             if path not in self._tops:
                 try:
                     self._tops[path] = _Node(path, "", self._tree.open(path))
@@ -462,12 +529,19 @@ class Walker:
                     # One that is gone again, or not there yet, is normal.
                     if not isinstance(error, Gone):
                         self._count(error)
-        if not self._tops and not self._told_none:
-            self._told_none = True
-            what = f"no cgroup {self._given}" if self._given is not None else "no kubepods cgroup"
-            log.warning("there is %s on this node (yet): podtally doctor tells more", what)
 
     # --- pods and their leaves --------------------------------------------------------------------------------------
+
+    def _walk_tops(self) -> list[PodCgroup]:
+        """All pods."""
+        pods: list[PodCgroup] = []
+        for path, top in list(self._tops.items()):
+            try:
+                pods.extend(self._walk_pods(top, "Guaranteed"))
+            except Gone:
+                self._tops.pop(path).close()
+        self._uids = frozenset(pod.uid for pod in pods)
+        return pods
 
     def _walk_pods(self, node: _Node, qos: QosClass) -> list[PodCgroup]:
         """Pods below a kubepods or a QoS directory. Raises :class:`Gone` if the directory itself has vanished."""
@@ -816,10 +890,12 @@ class Walker:
 
     def _count(self, error: PodtallyError) -> None:
         self._errors[error.reason] += 1
-        text = str(error)
+        self._tell_once(f"{error} (told once)")
+
+    def _tell_once(self, text: str) -> None:
         if text not in self._told and len(self._told) < 1000:
             self._told.add(text)
-            log.warning("%s (told once)", text)
+            log.warning("%s", text)
 
 
 def _meminfo(data: bytes) -> Mapping[bytes, int]:
@@ -838,39 +914,3 @@ def _pod_or_qos(name: str) -> str | None:
 def _container_or_other(name: str) -> str:
     """The id of a container's leaf; empty for any other cgroup in a pod's."""
     return paths.container_id(name) or ""
-
-
-def find_kubepods(tree: Tree) -> list[str]:
-    """Paths of the kubepods directories nearest to the root; none if there is no kubelet (yet).
-
-    Raises :class:`UnsupportedNode` if several nodes' trees are found, as on a machine that runs kind clusters.
-    """
-    level = [""]
-    looked_at = 0
-    for _ in range(_SEARCH_DEPTH):
-        found: list[str] = []
-        below: list[str] = []
-        for parent in level:
-            looked_at += 1
-            if looked_at > _SEARCH_LIMIT:
-                return []
-            try:
-                directory = tree.open(parent or ".")
-                try:
-                    names = directory.subdirectories() or []
-                finally:
-                    directory.close()
-            except SourceError:
-                # Vanished or closed to us: there is no kubepods to be had in it.
-                continue
-            for name in sorted(names):
-                path = f"{parent}/{name}" if parent else name
-                (found if paths.is_kubepods(name) else below).append(path)
-        if found:
-            if len({path.rpartition("/")[0] for path in found}) > 1:
-                raise UnsupportedNode(
-                    f"several nodes' pods are below this cgroup root ({', '.join(found)}): choose one with --kubepods"
-                )
-            return found
-        level = below
-    return []
