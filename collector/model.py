@@ -449,6 +449,10 @@ MEANINGS: Final[Mapping[Reason, str]] = {
 """Each in words, for people: what is so while the sums are absent."""
 
 
+LASTING: Final[frozenset[Reason]] = frozenset({"unread_container", "sandboxed", "missing_container", "unaccounted"})
+"""What does not pass by itself, as a name that the kubelet has yet to tell does."""
+
+
 class Growth(NamedTuple):
     """What a pod's cgroup used in a span, and how much of it is not known."""
 

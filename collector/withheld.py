@@ -55,7 +55,10 @@ def check_pods(tree: Tree, frame: Frame, result: Tally) -> Iterator[Finding]:
     if unnamed:
         yield Finding("note", f"{_cgroups(len(unnamed))} no name: {_some(unnamed)}", _PASSES)
     if not withheld and not unnamed and frame.pods:
-        yield Finding("ok", f"the account of {_pods(len(frame.pods))} is whole: all that run are named and read")
+        yield Finding(
+            "ok",
+            f"the account of {_pods(len({one.uid for one in frame.pods}))} is whole: all that run are named and read",
+        )
 
 
 def _pods(count: int) -> str:
