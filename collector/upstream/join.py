@@ -1,7 +1,7 @@
 """The one join of what an upstream says with the pods' names, to a tally. Pure.
 
 A container is exported where a status names it as running and the upstream has a sample of it. The sums are exported
-where that is so of all running containers, as the contract's section 3 asks.
+where that is so of all running containers, and none is about to run, as the contract's section 3 asks.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _matched(part: Part, found: _Found) -> Iterator[tuple[Pod, PodSample | None]
         without.pop(uid, None)
         yield pod, sample
     for pod in without.values():
-        if pod.phase == "Running" and any(container.running for container in pod.containers.values()):
+        if pod.phase == "Running" and any(container.state != "ended" for container in pod.containers.values()):
             yield pod, None
 
 
@@ -145,7 +145,10 @@ def _pod(at: _At, pod: Pod, sample: PodSample | None, found: _Found) -> PodTally
     named = {container.name: container for container in pod.containers.values() if container.running}
     ended = {container.name for container in pod.containers.values()}
     without_name = [name for name in samples if name not in named and name not in ended]
-    incomplete = "unnamed_container" if without_name else None
+    incomplete: str | None = "unnamed_container" if without_name else None
+    if any(container.state == "awaited" for container in pod.containers.values()):
+        # It may have begun to work already, and its sample may be there: without it the sums are of a part.
+        incomplete = incomplete or "starting_container"
     containers: list[ContainerTally] = []
     kept: list[Measured] = []
     for name in sorted(named):
