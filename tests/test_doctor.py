@@ -11,7 +11,7 @@ import pytest
 from collector.cgroup import find
 from collector.cgroup.walk import Walker
 from collector.doctor import (
-    Finding,
+    Looks,
     check_answers,
     check_cgroups,
     check_descriptors,
@@ -35,10 +35,11 @@ from collector.model import (
     Tally,
     Upstream,
 )
-from collector.seams import Tree
-from collector.sources.recording import RecordedTree, load
+from collector.seams import AnswerSource, Tree
+from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
 from collector.sources.tee import RecordingWriter, TeeTree
-from tests.support import Answers, Cgroup, MemoryTree, case, live, recording, v2_root
+from collector.withheld import Finding
+from tests.support import Answers, Cgroup, MemoryTree, NoAnswers, case, live, recording, v2_root
 
 KUBELET = "kubelet/pods.json"
 APISERVER = "apiserver/pods.json"
@@ -55,10 +56,26 @@ NO_NETWORK = Finding(
 
 
 def findings_of(name: str, *, kubepods: str | None = None) -> list[Finding]:
-    """On a recording's first frame."""
-    recorded = recording(name)
-    answers = recorded.frames[0].answers
-    return list(examine(RecordedTree(recorded), answers, kubepods=kubepods, descriptor_limit=None))
+    """On a fixture."""
+    return findings_in(recording(name), kubepods=kubepods)
+
+
+def findings_in(recorded: Recording, *, kubepods: str | None = None) -> list[Finding]:
+    """After the last frame."""
+    tree = RecordedTree(recorded)
+    looks = Looks(tree, kubepods=kubepods)
+    while looks.look(RecordedAnswers(tree)):
+        pass
+    return list(examine(looks, descriptor_limit=None))
+
+
+def findings_on(
+    tree: Tree, answers: AnswerSource, *, kubepods: str | None = None, descriptor_limit: int | None = None
+) -> list[Finding]:
+    """After one look."""
+    looks = Looks(tree, kubepods=kubepods)
+    looks.look(answers)
+    return list(examine(looks, descriptor_limit=descriptor_limit))
 
 
 def healthy(pods: int, leaves: int, top: str = "kubepods.slice", driver: str = "systemd") -> list[Finding]:
@@ -70,9 +87,20 @@ def healthy(pods: int, leaves: int, top: str = "kubepods.slice", driver: str = "
         Finding("ok", f"{found} with {leaves} containers and sandboxes"),
         Finding("ok", "all kernel files that podtally reads are there"),
         Finding("ok", "the kubelet names the pods"),
-        Finding("ok", f"all cgroups of {found} and containers have names"),
+        Finding("ok", f"the account of {found} is whole: all that run are named and read"),
         NO_NETWORK,
     ]
+
+
+class Given(NoAnswers):
+    """Answers that came in."""
+
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    def take(self) -> list[Answer]:
+        return self._answers
 
 
 @pytest.mark.parametrize(
@@ -113,7 +141,8 @@ def test_files_that_the_kernel_lacks_are_named() -> None:
         ),
         *findings[-2:],
     ]
-    assert findings[-2].what.startswith("1 cgroup has no name: kubepods.slice/")
+    assert findings[-2].what.startswith("1 pod without sums, unnamed_container: team-a/half-named: no status names one")
+    assert "container batch may stand twice" in findings[-2].what
 
 
 def test_a_refused_kubelet_is_a_fault_with_the_right_to_grant() -> None:
@@ -176,10 +205,9 @@ def test_each_answer_has_its_next_step(answers: list[Answer], levels: list[str],
 def test_a_live_tree_is_examined(tmp_path: Path) -> None:
     """A node's own tree gets the same findings and one of its descriptors, and no file stays open."""
     tree = live(v2_root(tmp_path / "cgroup"), descriptor_limit=1000)
-    answers = Answers(EMPTY).take()
     before = len(os.listdir("/proc/self/fd"))
 
-    findings = list(examine(tree, answers, kubepods=None, descriptor_limit=1000))
+    findings = findings_on(tree, Answers(EMPTY), descriptor_limit=1000)
 
     assert len(os.listdir("/proc/self/fd")) == before
     assert Finding("ok", "kubepods at /kubepods, cgroupfs driver") in findings
@@ -191,9 +219,9 @@ def test_a_node_without_kubelet_is_told_what_to_start(tmp_path: Path) -> None:
     root = tmp_path / "cgroup"
     root.mkdir()
     (root / "cgroup.controllers").write_text("")
-    answers = [Answer(KUBELET, 0, None, "Connection refused", None)]
+    refused = Given(Answer(KUBELET, 0, None, "Connection refused", None))
 
-    findings = list(examine(live(root), answers, kubepods=None, descriptor_limit=10))
+    findings = findings_on(live(root), refused, descriptor_limit=10)
 
     assert [finding.what for finding in findings if finding.level == "fault"] == [
         "no kubepods cgroup is found",
@@ -203,7 +231,7 @@ def test_a_node_without_kubelet_is_told_what_to_start(tmp_path: Path) -> None:
 
 def test_a_kubepods_that_is_not_there_is_told(tmp_path: Path) -> None:
     """A wrong --kubepods is a fault that names the path."""
-    findings = list(examine(live(v2_root(tmp_path / "cgroup")), [], kubepods="/nope", descriptor_limit=None))
+    findings = findings_on(live(v2_root(tmp_path / "cgroup")), NoAnswers(), kubepods="/nope")
 
     assert (
         Finding(
@@ -233,7 +261,7 @@ def test_the_network_is_told_with_the_reason_for_its_absence(
     def of(process: int | None) -> Reading:
         return Reading(0, details=Details(process_id=process))
 
-    pod = PodCgroup("p", 1, "u", "Burstable", None, of(None), (Leaf("p/l", 2, "l", None, of(sandbox)),), network)
+    pod = PodCgroup("p", 1, "u", "Burstable", None, of(None), (Leaf("p/l", 2, "l", None, None, of(sandbox)),), network)
     finding = check_network(Frame(Instant(0, 0), NodeReading(of(root)), (pod,), {}, 0, 0))
 
     assert (finding.level, words in finding.what) == (level, True)
@@ -269,7 +297,7 @@ def test_a_recording_of_a_recording_is_as_well_as_the_recording(tmp_path: Path) 
         Walker(tee, slow_every=1).tick()
         tee.flush()
 
-    found = list(examine(RecordedTree(load(tmp_path / "r")), [], kubepods=None, descriptor_limit=None))
+    found = findings_on(RecordedTree(load(tmp_path / "r")), NoAnswers())
 
     assert Finding("ok", "all kernel files that podtally reads are there") in found
 
@@ -399,7 +427,11 @@ def memory_trees(*paths: str) -> MemoryTree:
                 ),
                 Finding("ok", "the API server names the pods"),
                 Finding("note", "0 pods with running containers"),
-                Finding("note", "1 pod incomplete: unnamed pod", "normal for half a minute after a pod starts or ends"),
+                Finding(
+                    "note",
+                    "1 pod without sums: unnamed_pod: no answer names the pod",
+                    "normal for half a minute after a pod starts or ends",
+                ),
             ],
         ),
         (

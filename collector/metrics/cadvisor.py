@@ -89,7 +89,8 @@ def rows(tally: Tally) -> list[Row]:
     found = [_with_network(Row("node", "/", node_reading(node), node.started_ns), node.network, node.reading)]
     found += [Row("slice", f"/{one.path}", one.reading, one.started_ns) for one in tally.slices]
     for pod in tally.pods:
-        found += _pod_rows(pod)
+        if pod.cgroup.path:
+            found += _pod_rows(pod)
     return found
 
 

@@ -697,6 +697,13 @@ SELF: tuple[Metric, ...] = (
         only=_CGROUP,
     ),
     _self(
+        "podtally_counter_falls_total",
+        "counter",
+        "",
+        "Counters of the kernel that were lower than before within the life of their cgroup, and were held.",
+        only=_CGROUP,
+    ),
+    _self(
         "podtally_descriptors_held",
         "gauge",
         "",

@@ -180,7 +180,7 @@ def test_a_container_that_is_about_to_run_is_a_part_of_the_sum(
     state: dict[str, Any], source: SourceName, sampled_already: bool
 ) -> None:
     """The runtime has made it and the status does not call it running: with its sample or without, the sums of the
-    others would be of a part.
+    others would be of a part, and the names are asked for again.
     """
     peers = Peers()
     one = pod("p", "main")
@@ -193,6 +193,7 @@ def test_a_container_that_is_about_to_run_is_a_part_of_the_sum(
 
     assert sums(tally) == {"p": (None, None)}
     assert dict(tally.incomplete) == {"starting_container": 1}
+    assert (tally.unnamed, peers.asked) == (frozenset(), 1)
 
 
 # --- values that cannot be true -------------------------------------------------------------------------------------
