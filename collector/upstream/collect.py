@@ -178,7 +178,7 @@ class UpstreamCollector:
             names=self._names(),
             node_name=self._node_name,
         )
-        if fresh and result.unnamed:
+        if fresh and result.wanted:
             self._answers.ask()
         return result
 

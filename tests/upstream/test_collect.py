@@ -173,6 +173,29 @@ def test_an_answer_is_served_until_the_next_and_grows_old() -> None:
     assert times == [BEGUN_NS + 10 * SECOND_NS] * 2
 
 
+@pytest.mark.parametrize("sampled_already", [True, False])
+@pytest.mark.parametrize("source", ["summary", "metrics-api"])
+@pytest.mark.parametrize("state", [{"waiting": {}}, {"waiting": {"reason": "ContainerCreating"}}])
+def test_a_container_that_is_about_to_run_is_a_part_of_the_sum(
+    state: dict[str, Any], source: SourceName, sampled_already: bool
+) -> None:
+    """The runtime has made it and the status does not call it running: with its sample or without, the sums of the
+    others would be of a part, and the names are asked for again.
+    """
+    peers = Peers()
+    one = pod("p", "main")
+    one["status"]["containerStatuses"].append({"name": "side", "containerID": "containerd://new", "state": state})
+    peers.put(NODE, listed(one))
+    used = {"main": 100, "side": 10} if sampled_already else {"main": 100}
+    said = sampled(0, ("p", used)) if source == "summary" else measured_by_api(0, ("p", used))
+    peers.put(KINDS[source].answer, said)
+    tally = collector(peers, source).tick()
+
+    assert sums(tally) == {"p": (None, None)}
+    assert dict(tally.incomplete) == {"starting_container": 1}
+    assert (tally.unnamed, peers.asked) == (frozenset(), 1)
+
+
 # --- values that cannot be true -------------------------------------------------------------------------------------
 
 
