@@ -38,7 +38,7 @@ from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, T
 from collector.pods.naming import APISERVER, KUBELET
 from collector.seams import AnswerSource, Tree
 from collector.server.app import Background, Server, is_loopback, serve
-from collector.sources import http
+from collector.sources import descriptors, http
 from collector.sources.live import LiveTree
 from collector.table import Usage
 from collector.terminal import progress
@@ -394,7 +394,10 @@ def _server(
     access: Access | None = None,
     demand: Demand | None = None,
 ) -> Server:
-    return Server(loop, selection, access, demand, cadvisor_timestamps=arguments.cadvisor_timestamps)
+    most = descriptors.shares(descriptors.raise_limit()).clients
+    return Server(
+        loop, selection, access, demand, cadvisor_timestamps=arguments.cadvisor_timestamps, most_connections=most
+    )
 
 
 def _run_server(
@@ -889,7 +892,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from collector.sources.recording import RecordedAnswers, RecordedTree
 
     if arguments.reads != "cgroup":
-        text, faults = doctor.render(doctor.examine_upstream(_upstream_once(arguments)))
+        text, faults = doctor.render(doctor.examine_upstream(*_upstream_once(arguments)))
         sys.stdout.write(text)
         return 1 if faults else 0
     answers: list[Answer] = []
@@ -930,24 +933,29 @@ _DOCTOR_LOOKS_AGAIN_SECONDS = (1.5, 2.0, 3.0)
 _DOCTOR_STALE_SECONDS = 120.0
 
 
-def _upstream_once(arguments: argparse.Namespace) -> Tally:
-    """What an upstream says now, or said last in a recording."""
+def _upstream_once(arguments: argparse.Namespace) -> tuple[Tally, list[Answer]]:
+    """What an upstream says now, or said last in a recording, and in which answers."""
+    from collector import verify
     from collector.sources.upstream import LiveClock
     from collector.upstream import collect
 
     if arguments.source:
-        _, recorded = _replayed_upstream(_load(arguments.source), arguments.reads, stale_after=_DOCTOR_STALE_SECONDS)
-        return deque(recorded.tallies(), maxlen=1).pop()
+        recording = _load(arguments.source)
+        _, recorded = _replayed_upstream(recording, arguments.reads, stale_after=_DOCTOR_STALE_SECONDS)
+        answers = [answer for frame in recording.frames for answer in frame.answers]
+        return deque(recorded.tallies(), maxlen=1).pop(), answers
     kind, namespaces = collect.KINDS[arguments.reads], _namespaces(arguments)
-    with _Asking(_live_upstream(arguments, kind, namespaces, _DOCTOR_STALE_SECONDS)) as answers:
-        return collect.UpstreamCollector(
+    with _Asking(_live_upstream(arguments, kind, namespaces, _DOCTOR_STALE_SECONDS)) as asked:
+        tap = verify.Tap(asked)
+        tally = collect.UpstreamCollector(
             kind,
             clock=LiveClock(),
-            answers=answers,
+            answers=tap,
             stale_after_ns=round(_DOCTOR_STALE_SECONDS * 1e9),
             node_name="",
             namespaces=namespaces,
         ).tick()
+        return tally, tap.taken
 
 
 def _metrics(arguments: argparse.Namespace) -> int:

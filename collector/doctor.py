@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
+from collector import failures
 from collector.cgroup import grammar, paths
 from collector.cgroup.files import FAST, slow_names
 from collector.cgroup.find import DEPTH, LIMIT, Found, Trees, find_kubepods
@@ -20,6 +21,7 @@ from collector.model import MEANINGS, Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import AnswerSource, Tree
 from collector.tally import tally
+from collector.upstream.collect import KINDS
 from collector.withheld import Finding, Level, check_pods
 
 _NEEDS = needs(DEFAULT_GROUPS)
@@ -177,11 +179,9 @@ def check_network(frame: Frame) -> Finding:
     )
 
 
-_KUBELET_STEPS = {
-    401: "the kubelet takes no bearer tokens: turn on authentication.webhook in its configuration, and check the token",
-    403: "grant get on nodes/pods (daemonset/base/rbac.yaml); before Kubernetes 1.33, use"
-    " daemonset/overlays/before-1.33",
-}
+def _without(step: str, state: str) -> str:
+    """A state whose sentence has the next step already, as that of a certificate has, without it."""
+    return state.removesuffix(f": {step}") if step else state
 
 
 def check_answers(answers: Iterable[Answer]) -> Iterator[Finding]:
@@ -197,16 +197,10 @@ def check_answers(answers: Iterable[Answer]) -> Iterator[Finding]:
         if state == "ok":
             yield Finding("ok", f"{peer} names the pods")
             continue
-        step = _KUBELET_STEPS.get(answer.status or 0, "") if name == KUBELET else ""
-        if not step:
-            step = (
-                "check --kubelet-url and that the node lets this pod reach it"
-                if name == KUBELET
-                else "grant list on pods (daemonset/base/rbac.yaml) for the names while the kubelet does not answer"
-            )
+        step = failures.step(failures.kind_of(answer), name)
         # The API server is but the second choice.
         level: Level = "fault" if name == KUBELET or KUBELET not in found else "note"
-        yield Finding(level, f"{peer} does not name the pods: {state}", step)
+        yield Finding(level, f"{peer} does not name the pods: {_without(step, state)}", step)
     if KUBELET not in found:
         yield Finding("note", "there is no answer of the kubelet to look at")
 
@@ -282,34 +276,49 @@ def examine(looks: Looks, *, descriptor_limit: int | None) -> Iterator[Finding]:
         yield Finding("note", f"{error}; the node's swap is left out", "on a node, give its /proc with --proc-root")
 
 
-_REACH = {
-    "summary": "check --kubelet-url and that the node lets this pod reach it",
-    "metrics-api": "check --apiserver-url and that the network lets this pod reach it",
-}
 _NAMES_STEPS = {
     "the kubelet": "grant get on nodes/pods, as daemonset/overlays/source-summary does",
     "the API server": "grant get and list on pods, as daemonset/overlays/source-metrics-api does in its namespace",
 }
 
 
-def examine_upstream(tally: Tally) -> Iterator[Finding]:
-    """What there is to say of a source that is asked: how it answers, who names its pods, and what is missing."""
+def _latest(answers: Iterable[Answer], name: str) -> Answer | None:
+    """The last answer of a name, or of one that is like it but for a namespace, that has failed; else the last."""
+    folder, _, file = name.partition("/")
+    latest = {one.name: one for one in answers if one.name.startswith(f"{folder}/") and one.name.endswith(f"/{file}")}
+    return next((one for one in latest.values() if one.failure is not None), next(iter(latest.values()), None))
+
+
+def examine_upstream(tally: Tally, answers: Collection[Answer] = ()) -> Iterator[Finding]:
+    """What there is to say of a source that is asked: how it answers, who names its pods, and what is missing.
+
+    ``answers``: those that the tally is made of, for what to do about one that is none.
+    """
     upstream, names = tally.upstream, tally.names
     assert upstream is not None
+    kind = KINDS[tally.source]
+
+    def step(name: str) -> str:
+        answer = _latest(answers, name)
+        return failures.step("unreachable" if answer is None else failures.kind_of(answer), name)
+
     if upstream.up:
         yield Finding("ok", f"{upstream.peer} answers")
     else:
-        # What to do about a refusal is in the state itself.
-        step = "" if upstream.state.startswith("HTTP ") else _REACH[tally.source]
-        yield Finding("fault", f"{upstream.peer} does not answer: {upstream.state}", step)
-    answered = {"the kubelet": names.kubelet, "the API server": names.apiserver}
-    naming = [peer for peer, state in answered.items() if state == "ok"]
-    for peer, state in answered.items():
+        answer = _latest(answers, kind.answer)
+        hinted = upstream.state.startswith("HTTP ") and (answer is None or answer.status in kind.hints)
+        # What to do about such a refusal is in the state itself.
+        todo = "" if hinted else step(kind.answer)
+        yield Finding("fault", f"{upstream.peer} does not answer: {_without(todo, upstream.state)}", todo)
+    answered = {"the kubelet": (KUBELET, names.kubelet), "the API server": (APISERVER, names.apiserver)}
+    naming = [peer for peer, (_, state) in answered.items() if state == "ok"]
+    for peer, (name, state) in answered.items():
         if state == "ok":
             yield Finding("ok", f"{peer} names the pods")
         elif state not in ("unknown", "not asked"):
-            step = _NAMES_STEPS[peer] if state.startswith("HTTP ") else _REACH[tally.source]
-            yield Finding("note" if naming else "fault", f"{peer} does not name the pods: {state}", step)
+            todo = _NAMES_STEPS[peer] if state.startswith("HTTP 403") else step(name)
+            told = f"{peer} does not name the pods: {_without(todo, state)}"
+            yield Finding("note" if naming else "fault", told, todo)
     if not upstream.up or not naming:
         return
     count = len(tally.pods)

@@ -285,6 +285,32 @@ METRICS_API: Final = "metrics-api/pods.json"
 AnswerName = Literal["kubelet/pods.json", "apiserver/pods.json"]
 
 
+FailureKind = Literal[
+    "expired",
+    "not_yet_valid",
+    "wrong_name",
+    "unknown_signer",
+    "bad_certificate",
+    "no_tls",
+    "no_token",
+    "timeout",
+    "refused",
+    "unreachable",
+    "broken",
+    "unauthenticated",
+    "forbidden",
+    "busy",
+    "server_error",
+    "redirected",
+    "too_large",
+    "not_the_list",
+]
+"""Why an answer is none; :mod:`collector.failures` has what to do about each."""
+
+FAILURE_KINDS: Final[Mapping[str, FailureKind]] = {kind: kind for kind in get_args(FailureKind)}
+"""Each by its name."""
+
+
 class Answer(NamedTuple):
     """One HTTP answer, or the lack of one, as it came in. ``name`` is its path in a recording."""
 
@@ -295,6 +321,8 @@ class Answer(NamedTuple):
     error: str | None
     """Why there is no body: the reason of a refusal or of a failed connection."""
     body: bytes | None
+    kind: FailureKind | None = None
+    """What kind of failure it is, where nothing answered; a status tells by itself."""
 
     @property
     def failure(self) -> str | None:

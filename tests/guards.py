@@ -20,6 +20,7 @@ from collector.metrics.account import Account
 from collector.metrics.native import Selection
 from collector.server.access import Access
 from collector.server.app import Server
+from collector.server.connections import Site
 from collector.sources import http
 from collector.sources.recording import RecordedAnswers, RecordedTree
 from tests.helpers import EMPTY_LIST
@@ -86,8 +87,9 @@ async def guarded(access_of: Callable[[Account], Access | None]) -> AsyncIterato
     await runner.setup()
     try:
         tls = server.tls
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}", server
+        site = Site(runner, server.connections, "127.0.0.1", 0, tls)
+        await site.start()
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{site.port}", server
     finally:
         await runner.cleanup()
 

@@ -69,11 +69,17 @@ class Certificate:
     ca_file: str
 
 
-def certificate(folder: Path, *names: str) -> Certificate:
-    """A certificate signed by a CA made for it."""
+def certificate(
+    folder: Path, *names: str, common_name: str | None = None, valid_days: tuple[float, float] = (-1, 1)
+) -> Certificate:
+    """A certificate signed by a CA made for it. It is of this machine's addresses unless there is any name;
+    ``valid_days``: from when to when, counted from now.
+    """
     ca = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(*(names or ("127.0.0.1", "::1"))).configure_cert(context)
+    since, until = (datetime.now(timezone.utc) + timedelta(days=days) for days in valid_days)
+    names = names if names or common_name else ("127.0.0.1", "::1")
+    ca.issue_cert(*names, common_name=common_name, not_before=since, not_after=until).configure_cert(context)
     ca_file = folder / f"ca-{id(ca)}.pem"
     ca.cert_pem.write_to_path(str(ca_file))
     return Certificate(context, str(ca_file))
@@ -183,14 +189,14 @@ async def served(handler: Handler, tls: ssl.SSLContext | None = None, host: str 
 
 
 @contextmanager
-def served_in_thread(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+def served_in_thread(handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[str]:
     """The same beside a test that has no event loop."""
     loop = asyncio.new_event_loop()
     started: list[str] = []
     stop = asyncio.Event()
 
     async def run() -> None:
-        async with served(handler, tls) as url:
+        async with served(handler, tls, host) as url:
             started.append(url)
             await stop.wait()
 
@@ -278,11 +284,14 @@ class Running:
 
 
 @contextmanager
-def started(*arguments: str | Path, **variables: str) -> Iterator[Running]:
-    """Start the program and leave it running."""
+def started(*arguments: str | Path, most_files: int | None = None, **variables: str) -> Iterator[Running]:
+    """Start the program, which may open so many files, and leave it running."""
+    command = [sys.executable, "-m", "collector", *map(str, arguments)]
+    if most_files is not None:
+        command = ["sh", "-c", f'ulimit -n {most_files} && exec "$0" "$@"', *command]
     running = Running(
         subprocess.Popen(
-            [sys.executable, "-m", "collector", *map(str, arguments)],
+            command,
             env=environment(**variables),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

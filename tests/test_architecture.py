@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("witness", "members", "cgroup"),
     ("oom", "endings"),
     ("sources",),
-    ("seams", "demand"),
+    ("seams", "demand", "failures"),
     ("model",),
     ("errors",),
 )

@@ -22,9 +22,12 @@ from collector.doctor import (
     unsupported,
 )
 from collector.errors import UnsupportedNode
+from collector.failures import step
 from collector.model import (
+    FAILURE_KINDS,
     Answer,
     Details,
+    FailureKind,
     Frame,
     Instant,
     Leaf,
@@ -182,9 +185,19 @@ def test_a_real_node_has_no_fault(name: str) -> None:
         ([Answer(KUBELET, 0, 200, None, EMPTY)], ["ok"], ""),
         ([Answer(KUBELET, 0, 401, "Unauthorized", None)], ["fault"], "the kubelet takes no bearer tokens: turn on"),
         ([Answer(KUBELET, 0, 403, "Forbidden", None)], ["fault"], "grant get on nodes/pods"),
-        ([Answer(KUBELET, 0, 500, "oh", None)], ["fault"], "check --kubelet-url"),
+        ([Answer(KUBELET, 0, 500, "oh", None)], ["fault"], "the kubelet fails by itself: read its log"),
         ([Answer(KUBELET, 0, None, "Connection refused", None)], ["fault"], "check --kubelet-url"),
-        ([Answer(KUBELET, 0, 200, None, b"<html>")], ["fault"], "check --kubelet-url"),
+        ([Answer(KUBELET, 0, 200, None, b"<html>")], ["fault"], "something else answers there: give the kubelet's own"),
+        ([Answer(KUBELET, 0, 200, "the answer is larger", None)], ["fault"], "podtally takes lists of up to 16 MiB"),
+        ([Answer(KUBELET, 0, 429, "later", None)], ["fault"], "podtally asks again by itself"),
+        ([Answer(KUBELET, 0, 504, "late", None)], ["fault"], "see whether the node or its kubelet is overloaded"),
+        ([Answer(KUBELET, 0, 302, "Found", None)], ["fault"], "no kubelet sends one elsewhere"),
+        ([Answer(KUBELET, 0, 404, "Not Found", None)], ["fault"], "something else answers there"),
+        ([Answer(KUBELET, 0, None, "no", None, "refused")], ["fault"], "see that the kubelet runs, and listens where"),
+        ([Answer(KUBELET, 0, None, "late", None, "timeout")], ["fault"], "see whether the node or its kubelet is over"),
+        ([Answer(KUBELET, 0, None, "no", None, "expired")], ["fault"], "renew it: with serverTLSBootstrap approve"),
+        ([Answer(APISERVER, 0, None, "no", None, "expired")], ["fault", "note"], "renew the API server's certificate"),
+        ([Answer(APISERVER, 0, None, "no", None)], ["fault", "note"], "check --apiserver-url"),
         (
             [Answer(KUBELET, 0, 200, None, EMPTY), Answer(APISERVER, 0, 403, "no", None)],
             ["ok", "note"],
@@ -200,6 +213,57 @@ def test_each_answer_has_its_next_step(answers: list[Answer], levels: list[str],
 
     assert [finding.level for finding in findings] == levels
     assert any(finding.next_step.startswith(step) for finding in findings)
+
+
+@pytest.mark.parametrize("kind", FAILURE_KINDS.values())
+def test_each_kind_of_failure_has_a_next_step_of_its_own(kind: FailureKind) -> None:
+    """No kind sends the user to look for what only another one would have, and none is without a step."""
+    steps = {name: step(kind, name) for name in (KUBELET, APISERVER)}
+
+    assert all(steps.values())
+    assert "reach it" not in steps[KUBELET] or kind == "unreachable"
+    assert "kubelet" not in steps[APISERVER].replace("--kubelet-ca-file", "").replace("kubelet does not answer", "")
+
+
+def test_a_next_step_is_not_told_twice() -> None:
+    """What the sentence of a refused certificate ends with is the next step, and stands there alone."""
+    todo = step("expired", KUBELET)
+    answer = Answer(KUBELET, 0, None, f"https://n: the certificate is refused: it has expired: {todo}", None, "expired")
+
+    (finding,) = check_answers([answer])
+
+    assert finding == Finding(
+        "fault", "the kubelet does not name the pods: https://n: the certificate is refused: it has expired", todo
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "expected"),
+    [
+        (Answer("kubelet/stats_summary.json", 0, None, "no", None, "expired"), "no", "renew it: with serverTLS"),
+        (Answer("kubelet/stats_summary.json", 0, 500, "no", None), "HTTP 500: no", "the kubelet fails by itself"),
+        (Answer("kubelet/stats_summary.json", 0, 403, "no", None), "HTTP 403: no (a hint)", ""),
+    ],
+)
+def test_an_upstreams_next_step_is_of_its_answer(answer: Answer, state: str, expected: str) -> None:
+    """Where the source is asked, what to do follows from how it failed as well."""
+    tally = Tally(
+        node_name="",
+        instant=Instant(0, 0),
+        window_seconds=None,
+        node=NodeReading(Reading(0)),
+        pods=(),
+        names=NamesState(source="kubelet", kubelet="ok", apiserver="unknown", age_since_ns=0),
+        incomplete={},
+        source="summary",
+        upstream=Upstream(peer="the peer", state=state, answered_ns=0, stale_after_ns=1),
+    )
+
+    first = next(iter(examine_upstream(tally, [answer])))
+
+    assert first.level == "fault"
+    assert first.next_step.startswith(expected)
+    assert bool(first.next_step) == bool(expected)
 
 
 def test_a_live_tree_is_examined(tmp_path: Path) -> None:
@@ -447,7 +511,7 @@ def memory_trees(*paths: str) -> MemoryTree:
                 Finding(
                     "fault",
                     "the API server does not name the pods: it hangs",
-                    "check --kubelet-url and that the node lets this pod reach it",
+                    "check --apiserver-url and that the network lets this pod reach it",
                 ),
             ],
         ),

@@ -5,6 +5,7 @@ These few go through prometheus_client; name, type and help come from the catalo
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,8 @@ from collector import __version__
 from collector.metrics.catalogue import BY_NAME
 from collector.model import REASONS, SourceName, Tally
 from collector.tally import DUPLICATE_KINDS
+
+log = logging.getLogger(__name__)
 
 SOURCES = ("kubelet", "apiserver", "memory", "none")
 _READ_ERRORS = ("denied", "exhausted", "failed", "malformed")
@@ -170,11 +173,17 @@ class AccountCollector(Collector):
             yield _gauge("podtally_kubelet_outside_containers", {(one,): n for one, n in now.outside.items()})
 
     def _of_process(self) -> Iterable[Metric]:
-        with self._process.oneshot():
-            times = self._process.cpu_times()
-            yield _counter("process_cpu_seconds_total", {(): times.user + times.system})
-            yield _gauge("process_resident_memory_bytes", {(): self._process.memory_info().rss})
-            yield _gauge("process_start_time_seconds", {(): self._process.create_time()})
+        """Where no descriptor is left /proc cannot be read, and what it tells is left out: the page is not about it."""
+        try:
+            with self._process.oneshot():
+                times, memory = self._process.cpu_times(), self._process.memory_info()
+                started = self._process.create_time()
+        except (OSError, psutil.Error) as error:
+            log.debug("process_* are left out: %s", error)
+            return
+        yield _counter("process_cpu_seconds_total", {(): times.user + times.system})
+        yield _gauge("process_resident_memory_bytes", {(): memory.rss})
+        yield _gauge("process_start_time_seconds", {(): started})
 
 
 def _of_upstream(tally: Tally) -> Iterable[Metric]:

@@ -29,6 +29,7 @@ from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Tally
 from collector.server import api, page
+from collector.server.connections import Connections, Site
 from collector.server.paths import why_not
 
 # Who serves everybody over plain HTTP does not pay for it.
@@ -88,10 +89,13 @@ class Server:
         demand: Demand | None = None,
         *,
         cadvisor_timestamps: bool = False,
+        most_connections: int = 256,
     ) -> None:
         """``access``: who is let in, and TLS; without it everybody is, over plain HTTP. ``demand`` is told of requests
-        for ``/metrics/cadvisor``; without it all of its files are read always.
+        for ``/metrics/cadvisor``; without it all of its files are read always. ``most_connections`` may be open at one
+        time.
         """
+        self.connections = Connections(most_connections)
         self._loop = loop
         self._demand = demand
         self._access = access
@@ -108,7 +112,8 @@ class Server:
     def application(self) -> web.Application:
         """The routes."""
         access = self._access
-        app = web.Application(middlewares=access.middlewares() if access is not None else ())
+        guards = access.middlewares() if access is not None else []
+        app = web.Application(middlewares=[self.connections.middleware(), *guards])
         if access is not None:
             app.on_response_prepare.append(access.add_headers)
             app.on_cleanup.append(access.close)
@@ -319,7 +324,7 @@ async def serve(server: Server, listen: str, background: Background | None, read
     await runner.setup()
     task = asyncio.ensure_future(background()) if background is not None else None
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls)
+        site = Site(runner, server.connections, host, port, tls)
         try:
             await site.start()
         except OSError as error:
@@ -329,7 +334,7 @@ async def serve(server: Server, listen: str, background: Background | None, read
                 why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
                 what = f"cannot be listened on: {why}; choose another with --listen"
             raise UsageError(f"the address {listen} {what}") from error
-        ready(runner.addresses[0][1])
+        ready(site.port)
         waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(stopping.wait())}
         if task is not None:
             waiting.add(task)

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import ipaddress
 import os
 import ssl
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from collector.server.webconfig import Pem, Tls
-
-MOST_CONNECTIONS = 64
-"""asyncio keeps a buffer of 256 KiB for each TLS connection: idle ones could otherwise take the pod's memory."""
-
-_COLLECT_EVERY = 16
-"""A handshake that fails leaves asyncio's connection in a cycle, buffer and all, and Python's own collections are set
-to be seldom (:func:`collector.loop.spare_collections`): a port probed without TLS would grow by that each time."""
 
 
 def build(tls: Tls, read: Callable[[Pem], bytes]) -> ssl.SSLContext:
@@ -135,34 +126,18 @@ def alternative_names(certificate: Any) -> set[str]:
     return found
 
 
-def _refuse(*_: Any) -> None:
-    raise ssl.SSLError(f"more than {MOST_CONNECTIONS} TLS connections")
-
-
 class _Fresh(ssl.SSLContext):
     """Begins each connection by the context of that moment, which is all that asyncio asks of a server's."""
 
     current: Callable[[], ssl.SSLContext]
-    open: weakref.WeakSet[ssl.SSLObject]
-    collect_at: int
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """A connection of the context of now; one too many ends at its handshake."""
-        if len(self.open) >= self.collect_at:
-            gc.collect()
-            self.collect_at = len(self.open) + _COLLECT_EVERY
-        made = self.current().wrap_bio(*args, **kwargs)
-        if len(self.open) < MOST_CONNECTIONS:
-            self.open.add(made)
-        else:
-            made.do_handshake = _refuse  # type: ignore[method-assign]
-        return made
+        """A connection of the context of now."""
+        return self.current().wrap_bio(*args, **kwargs)
 
 
 def fresh(current: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """A context for a listening socket that is ``current()`` for each connection."""
     context = _Fresh(ssl.PROTOCOL_TLS_SERVER)
     context.current = current
-    context.open = weakref.WeakSet()
-    context.collect_at = _COLLECT_EVERY
     return context

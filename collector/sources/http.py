@@ -20,15 +20,16 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from collector import failures
 from collector.errors import UsageError
-from collector.model import Answer
+from collector.model import Answer, FailureKind
 
 log = logging.getLogger(__name__)
 
@@ -46,20 +47,17 @@ _SUCCESSES = (200, 201)
 _SHORTEST_GAP_SECONDS = 1.0
 """Between two questions, however many names are missing."""
 
-_INSECURE_HINT = (
-    "or pass --kubelet-insecure-tls, whose price is that whoever can answer at the node's address "
-    "gets this service account's token"
-)
-_UNKNOWN_SIGNER_HINT = (
-    "the kubelet's certificate is not signed by the cluster's CA: turn on serverTLSBootstrap in the kubelet's "
-    f"configuration, {_INSECURE_HINT}"
-)
-_REFUSED_HINT = (
-    "the kubelet's certificate is refused: give --kubelet-url with a name or address that is in it, or renew it, "
-    f"{_INSECURE_HINT}"
-)
-_UNKNOWN_SIGNER_CODES = (18, 19, 20, 21)
-"""OpenSSL's ``X509_V_ERR_*`` of a certificate that is self-signed or signed by somebody unknown."""
+_CERTIFICATE_KINDS: Mapping[int, FailureKind] = {
+    9: "not_yet_valid",
+    10: "expired",
+    18: "unknown_signer",
+    19: "unknown_signer",
+    20: "unknown_signer",
+    21: "unknown_signer",
+    62: "wrong_name",
+    64: "wrong_name",
+}
+"""By OpenSSL's ``X509_V_ERR_*``: self-signed or signed by somebody unknown are four of them."""
 
 
 Tls = Callable[[], ssl.SSLContext | None]
@@ -174,10 +172,17 @@ def node_pods_path(node: str) -> str:
     return f"/api/v1/pods?fieldSelector={quote(f'spec.nodeName={node}', safe='')}&resourceVersion=0"
 
 
+class _TokenError(Exception):
+    pass
+
+
 def _token(path: str) -> str:
     """The token, read for each question, as the kubelet rotates it: a small file of a tmpfs, twice a minute."""
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError) as error:
+        raise _TokenError(error) from error
 
 
 async def fetch(
@@ -216,17 +221,35 @@ async def _asked(
                 return Answer(question.answer, time_ns, response.status, None, body)
             return Answer(question.answer, time_ns, response.status, refusal_reason(response.reason, body), None)
     except aiohttp.ClientConnectorCertificateError as error:
-        reason = f"{endpoint.url}: {error.certificate_error}"
-        if endpoint.name == "the kubelet":
-            unknown = getattr(error.certificate_error, "verify_code", None) in _UNKNOWN_SIGNER_CODES
-            reason = f"{_UNKNOWN_SIGNER_HINT if unknown else _REFUSED_HINT} ({reason})"
+        kind, why = _certificate_failure(error.certificate_error)
+        # Whoever reads the log is told what it takes, and at what price.
+        what_to_do = failures.step(kind, question.answer)
+        reason = f"{endpoint.url}: {endpoint.name}'s certificate is refused: {why}: {what_to_do}"
     except aiohttp.ClientConnectorError as error:
+        kind = _connection_failure(error.os_error)
         reason = f"{endpoint.url} cannot be reached: {_connection_reason(error.os_error)}"
     except asyncio.TimeoutError:
-        reason = f"{endpoint.url} did not answer within {timeout_seconds:g} s"
+        kind, reason = "timeout", f"{endpoint.url} did not answer within {timeout_seconds:g} s"
+    except _TokenError as error:
+        kind, reason = "no_token", f"{endpoint.url}: {error}"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        reason = f"{endpoint.url}: {' '.join(str(error).split()) or type(error).__name__}"
-    return Answer(question.answer, time_ns, None, reason, None)
+        kind, reason = "broken", f"{endpoint.url}: {' '.join(str(error).split()) or type(error).__name__}"
+    return Answer(question.answer, time_ns, None, reason, None, kind)
+
+
+def _certificate_failure(error: Exception) -> tuple[FailureKind, str]:
+    """What is wrong with a certificate, and OpenSSL's words for it."""
+    code = getattr(error, "verify_code", None)
+    kind = _CERTIFICATE_KINDS.get(code, "bad_certificate") if code is not None else "bad_certificate"
+    return kind, str(getattr(error, "verify_message", error)).rstrip(".")
+
+
+def _connection_failure(error: OSError) -> FailureKind:
+    if isinstance(error, ssl.SSLError):
+        return "no_tls"
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        return "broken"
+    return "refused" if isinstance(error, ConnectionRefusedError) else "unreachable"
 
 
 async def _limited_body(response: aiohttp.ClientResponse) -> bytes | None:

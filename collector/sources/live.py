@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import threading
 import time
 from itertools import repeat
@@ -20,6 +19,7 @@ from typing import Final, NamedTuple, cast
 from collector.errors import Gone, Operation, SourceError, UnsupportedNode, classify
 from collector.model import Instant
 from collector.seams import Glimpse
+from collector.sources.descriptors import RESERVE, limit_of_readers, raise_limit, shares
 from collector.sources.version import require_v2
 from collector.sources.young import Watch
 
@@ -34,9 +34,6 @@ larger ones. A file that fills its buffer is read anew: the parts of two reading
 
 _FROM_THE_START: Final = repeat(0)
 
-_RESERVE: Final = 64
-"""Descriptors left for sockets, the kubelet's connection and files opened for one read."""
-
 _RACY_NS: Final = 50_000_000
 """A directory changed this shortly before it was listed may change again without a new mtime (the kernel's clock for
 timestamps ticks every 1 to 10 ms): it is listed again. kernfs keeps no such mtime, there nlink and ENODEV tell."""
@@ -45,19 +42,6 @@ timestamps ticks every 1 to 10 ms): it is listed again. kernfs keeps no such mti
 _LOOK_AGAIN_NS: Final = 60_000_000_000
 """A file that is not there appears when its controller, or PSI for this cgroup, is switched on: seldom, and then soon
 enough."""
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; the limit in force."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (ValueError, OSError):
-            # Some sandboxes forbid it: the soft limit holds, and files beyond it are opened for each read.
-            return soft
-    return soft
 
 
 class _Held(NamedTuple):
@@ -142,7 +126,7 @@ class LiveDirectory:
             with os.scandir(where) as entries:
                 names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except OSError as error:
-            raise classify(error.errno or 0, self._path, "directory") from error
+            raise self._tree.error_of(error, self._path, "directory") from error
         self._signature = signature if time.time_ns() - status.st_mtime_ns > _RACY_NS else None
         return names
 
@@ -227,9 +211,13 @@ class LiveDirectory:
         try:
             if os.fstat(folder).st_ino != self.ino:
                 raise Gone(self._path, errno.ENOENT)
+            if self._tree.may_hold():
+                self._tree.held += 1
+                self._fd = folder
             return os.open(name, flags, dir_fd=folder)
         finally:
-            os.close(folder)
+            if self._fd != folder:
+                os.close(folder)
 
     def _failed(self, error: OSError, name: str, operation: Operation) -> SourceError:
         """The error that a file gave. Raises :class:`Gone`, and nothing else, if it is the cgroup that has gone."""
@@ -296,7 +284,8 @@ class LiveTree:
     def __init__(self, root: str, proc_root: str = "/proc", *, descriptor_limit: int | None = None) -> None:
         """Raises :class:`UnsupportedNode` if ``root`` is no cgroup v2 mount.
 
-        ``descriptor_limit``: how many descriptors may be held; what the process may open, less a reserve, if ``None``.
+        ``descriptor_limit``: how many descriptors may be held; the readers' share of what the process may open, if
+        ``None``.
         """
         self.root = root
         self.proc_root = proc_root
@@ -308,8 +297,9 @@ class LiveTree:
         """Reads that had to open their file because no more descriptors may be held."""
         self.watching: Watch | None = None
         """What follows cgroups between two ticks."""
-        limit = raise_descriptor_limit() if descriptor_limit is None else descriptor_limit
-        self.descriptor_limit = limit - _RESERVE if descriptor_limit is None else limit
+        self._most = shares(raise_limit()).readers if descriptor_limit is None else descriptor_limit
+        self.descriptor_limit = self._most
+        """How many descriptors may be held by now."""
         try:
             names = os.listdir(root)
         except OSError as error:
@@ -327,10 +317,10 @@ class LiveTree:
 
     def error_of(self, error: OSError, path: str, operation: Operation) -> SourceError:
         """What opening or reading ``path`` failed by. If the process has run out of descriptors before the limit was
-        reached, no more than now are held from here on.
+        reached, no more than now are held from here on, until there are free ones again.
         """
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            self.descriptor_limit = min(self.descriptor_limit, max(0, self.held - _RESERVE))
+            self.descriptor_limit = min(self.descriptor_limit, max(0, self.held - RESERVE))
         return classify(error.errno or 0, path, operation)
 
     def follow(self) -> None:
@@ -357,6 +347,9 @@ class LiveTree:
 
     def begin(self) -> Instant:
         """Now, on both clocks."""
+        if self.descriptor_limit < self._most:
+            free = limit_of_readers(self._most, self.held)
+            self.descriptor_limit = self.descriptor_limit if free is None else free
         return Instant(time.time_ns(), time.monotonic_ns())
 
     def open(self, path: str) -> LiveDirectory:

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import zstandard
 
 from collector.errors import Absent, EndOfRecording, Gone, RecordingError, SourceError, classify
-from collector.model import Answer, Instant
+from collector.model import FAILURE_KINDS, Answer, Instant
 from collector.seams import Glimpse, read_each
 from collector.sources.version import require_v2
 
@@ -484,7 +484,9 @@ def _answers(values: dict[str, Any], bodies: dict[str, bytes], where: str) -> li
         error = entry.get("error")
         if error is not None and not _is_text(error):
             raise RecordingError(f"{where}: frame.json's error of {name!r} is no text")
-        answers.append(Answer(name, time_ns, status, error, bodies.get(name)))
+        # One that is not known is of a podtally that knows others: no reason to refuse the recording.
+        kind = FAILURE_KINDS.get(str(entry.get("kind")))
+        answers.append(Answer(name, time_ns, status, error, bodies.get(name), kind))
     return answers
 
 

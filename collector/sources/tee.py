@@ -311,6 +311,8 @@ class TeeTree:
         entry: dict[str, Any] = {"time_ns": answer.time_ns, "status": answer.status}
         if answer.error is not None:
             entry["error"] = answer.error
+        if answer.kind is not None:
+            entry["kind"] = answer.kind
         self._answers[answer.name] = entry
 
 

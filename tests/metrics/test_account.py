@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+
+import psutil
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -64,3 +67,17 @@ def test_each_reason_is_there_from_the_start() -> None:
         assert f'podtally_read_errors_total{{reason="{reason}"}} 0.0' in text
     for reason in ("unnamed_pod", "unnamed_container", "unread_container"):
         assert f'podtally_pods_incomplete{{reason="{reason}"}}' in text
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "no"), psutil.AccessDenied()])
+def test_what_cannot_be_read_of_the_process_is_left_out(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc cannot be read, as no descriptor is left, the page has all but ``process_*``."""
+
+    def fail(_: psutil.Process) -> object:
+        raise error
+
+    monkeypatch.setattr(psutil.Process, "create_time", fail)
+    text = page(Account(), None)
+
+    assert "process_" not in text
+    assert 'podtally_ticks_total{result="ok"} 0.0' in text

@@ -16,7 +16,6 @@ import trustme
 
 from collector.errors import UsageError
 from collector.server.access import Access
-from collector.server.tls import MOST_CONNECTIONS
 from collector.server.watch import WatchedConfig
 from tests.guards import ALICE, PAIR, Clock, basic, client_tls, guarded, issue, status_of, write_config, write_pair
 from tests.helpers import until
@@ -273,51 +272,33 @@ def test_a_curve_is_the_only_one(tmp_path: Path) -> None:
     assert asyncio.run(run()) == ["refused", 200]
 
 
-def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than the bound is closed; when another has gone there is a place again."""
-    monkeypatch.setattr("collector.server.tls.MOST_CONNECTIONS", 2)
-    ca = trustme.CA()
-    write_pair(tmp_path, issue(ca))
-    config = WatchedConfig(write_config(tmp_path, PAIR))
-
-    async def run() -> tuple[int | str, int | str]:
-        async with guarded(lambda account: Access(config, None, account)) as (url, _):
-            port = int(url.rpartition(":")[2])
-            held = [await asyncio.open_connection("127.0.0.1", port, ssl=client_tls(ca)) for _ in range(2)]
-            full = await outcome(url, client_tls(ca))
-            for _, writer in held:
-                writer.close()
-                await writer.wait_closed()
-            # The server sees the end of the others when it gets to it.
-            for _ in range(1000):
-                if (free := await outcome(url, client_tls(ca))) == 200:
-                    break
-            return full, free
-
-    assert asyncio.run(run()) == ("refused", 200)
-
-
 def test_failed_handshakes_leave_nothing(tmp_path: Path) -> None:
-    """A port that is probed by those who speak no TLS stays open for those who do, without Python's own collections."""
+    """A port that is probed by those who speak no TLS keeps none of their buffers, without Python's own collections."""
     ca = trustme.CA()
     write_pair(tmp_path, issue(ca))
     config = WatchedConfig(write_config(tmp_path, PAIR))
 
-    async def run() -> int | str:
+    async def run() -> tuple[int | str, int]:
         async with guarded(lambda account: Access(config, None, account)) as (url, _):
             port = int(url.rpartition(":")[2])
-            for _ in range(2 * MOST_CONNECTIONS):
+            before = sum(isinstance(one, ssl.SSLObject) for one in gc.get_objects())
+            for _ in range(100):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
                 await reader.read()
                 writer.close()
-            return await outcome(url, client_tls(ca))
+            left = sum(isinstance(one, ssl.SSLObject) for one in gc.get_objects()) - before
+            return await outcome(url, client_tls(ca)), left
 
+    gc.collect()
     gc.disable()
     try:
-        assert asyncio.run(run()) == 200
+        status, left = asyncio.run(run())
     finally:
         gc.enable()
+
+    assert status == 200
+    assert left < 20
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -110,11 +110,13 @@ def test_a_self_signed_certificate_is_refused_with_what_to_do(tmp_path: Path) ->
     answer = asyncio.run(ask_over_tls(peer, shown, tls_context("https:", trusted.ca_file, insecure=False)))
 
     assert (answer.status, answer.body, peer.asked) == (None, None, [])
-    assert (answer.error or "").partition(" (")[0] == (
-        "the kubelet's certificate is not signed by the cluster's CA: turn on serverTLSBootstrap in the kubelet's"
-        " configuration, or pass --kubelet-insecure-tls, whose price is that whoever can answer at the node's address"
-        " gets this service account's token"
+    assert (answer.error or "").partition(": the ")[2] == (
+        "kubelet's certificate is refused: self-signed certificate: it is not signed by the cluster's CA: turn on"
+        " serverTLSBootstrap in the kubelet's configuration, or give the CA that signed it with --kubelet-ca-file, or"
+        " pass --kubelet-insecure-tls, whose price is that whoever can answer at the node's address gets this service"
+        " account's token"
     )
+    assert answer.kind == "unknown_signer"
 
 
 def test_a_certificate_of_another_ca_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -132,9 +134,18 @@ def test_a_certificate_for_another_address_names_the_url(tmp_path: Path) -> None
 
     answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", shown.ca_file, insecure=False)))
 
-    assert (answer.error or "").startswith(
-        "the kubelet's certificate is refused: give --kubelet-url with a name or address that is in it"
-    )
+    assert ": give --kubelet-url with a name or address that is in it" in (answer.error or "")
+    assert answer.kind == "wrong_name"
+
+
+@pytest.mark.parametrize(("days", "kind"), [((-2, -1), "expired"), ((1, 2), "not_yet_valid")])
+def test_a_certificate_of_another_time_is_told_as_such(tmp_path: Path, days: tuple[float, float], kind: str) -> None:
+    """One that has expired, and one that is not valid yet, are told from those that are wrong."""
+    shown = certificate(tmp_path, valid_days=days)
+
+    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", shown.ca_file, insecure=False)))
+
+    assert (answer.body, answer.kind) == (None, kind)
 
 
 def test_an_unverified_api_server_names_its_address(tmp_path: Path) -> None:
@@ -204,6 +215,7 @@ def test_a_token_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> No
 
     assert (answer.status, answer.body) == (None, None)
     assert (answer.error or "").endswith(f"No such file or directory: '{missing}'")
+    assert answer.kind == "no_token"
 
 
 def test_a_ca_file_that_is_none_is_bad_usage(tmp_path: Path) -> None:
@@ -256,7 +268,7 @@ def test_a_refused_connection_is_told_plainly() -> None:
 
     answer = asyncio.run(ask(kubelet(url)))
 
-    assert answer == Answer(KUBELET, 0, None, f"{url} cannot be reached: Connection refused", None)
+    assert answer == Answer(KUBELET, 0, None, f"{url} cannot be reached: Connection refused", None, "refused")
 
 
 def test_a_host_that_is_unknown_is_told_plainly() -> None:
@@ -264,6 +276,7 @@ def test_a_host_that_is_unknown_is_told_plainly() -> None:
     answer = asyncio.run(ask(kubelet("https://kubelet.invalid:10250")))
 
     assert (answer.error or "").startswith("https://kubelet.invalid:10250 cannot be reached: ")
+    assert answer.kind == "unreachable"
 
 
 def test_tls_to_a_peer_without_it_is_told_plainly() -> None:
@@ -277,6 +290,7 @@ def test_tls_to_a_peer_without_it_is_told_plainly() -> None:
     url, answer = asyncio.run(run())
 
     assert (answer.error or "").startswith(f"{url} cannot be reached: no TLS connection (")
+    assert answer.kind == "no_tls"
 
 
 def test_a_peer_that_hangs_is_given_up() -> None:
@@ -288,7 +302,7 @@ def test_a_peer_that_hangs_is_given_up() -> None:
 
     url, answer = asyncio.run(ask_served(hang, timeout_seconds=0.2))
 
-    assert answer == Answer(KUBELET, 0, None, f"{url} did not answer within 0.2 s", None)
+    assert answer == Answer(KUBELET, 0, None, f"{url} did not answer within 0.2 s", None, "timeout")
 
 
 async def _oversize(request: web.Request) -> web.StreamResponse:
@@ -335,7 +349,7 @@ def test_a_peer_that_speaks_no_http_is_an_answer_with_a_reason(said: bytes) -> N
 
     url, answer = asyncio.run(run())
 
-    assert (answer.status, answer.body) == (None, None)
+    assert (answer.status, answer.body, answer.kind) == (None, None, "broken")
     assert (answer.error or "").startswith(f"{url}: ")
 
 

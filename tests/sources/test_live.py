@@ -6,16 +6,19 @@ import errno
 import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collector.cgroup.walk import Walker
 from collector.errors import Absent, Denied, Exhausted, Gone, ReadFailed, UnsupportedNode, classify
 from collector.model import Frame
+from collector.sources.descriptors import RESERVE
 from collector.sources.live import LiveTree
 from tests.support import LEAF_A, POD_PATH, UID, cgroup, live, replace, v2_root
 
@@ -321,16 +324,20 @@ def test_new_cgroups_are_seen_beyond_the_limit(root: Path) -> None:
 LOWERED = """
 import json, os, resource, sys
 from collector.cgroup.walk import Walker
+from collector.sources.descriptors import RESERVE
 from collector.sources.live import LiveTree
 root, proc, limit, taken = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 tree = LiveTree(root, proc)
 others = [os.open("/dev/null", os.O_RDONLY) for _ in range(taken)]
 walker = Walker(tree)
+most = tree.descriptor_limit
 ticks = [walker.tick() for _ in range(2)]
+limits = [tree.descriptor_limit, tree.held]
 for one in others:
     os.close(one)
 ticks += [walker.tick() for _ in range(2)]
+limits += [tree.descriptor_limit, tree.held]
 print(json.dumps([
     {
         "usage": sorted(
@@ -339,12 +346,14 @@ print(json.dumps([
         "errors": dict(t.errors),
     }
     for t in ticks
-] + [tree.held <= limit, tree.opened_for_one_read > 0]))
+] + [tree.held <= limit, tree.opened_for_one_read > 0, [most, *limits]]))
 """
 
 
-def lowered(root: Path, *, limit: int, taken: int) -> list[dict[str, object]]:
-    """Four ticks of a process that may open ``limit`` files, ``taken`` of them taken during the first two."""
+def lowered(root: Path, *, limit: int, taken: int) -> list[Any]:
+    """Four ticks of a process that may open ``limit`` files, ``taken`` of them taken during the first two; then how
+    many might be held at first, and how many might be and were after two ticks and after four.
+    """
     done = subprocess.run(
         [sys.executable, "-c", LOWERED, str(root), str(root.parent / "proc"), str(limit), str(taken)],
         capture_output=True,
@@ -354,7 +363,7 @@ def lowered(root: Path, *, limit: int, taken: int) -> list[dict[str, object]]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    result: list[dict[str, object]] = json.loads(done.stdout)
+    result: list[Any] = json.loads(done.stdout)
     return result
 
 
@@ -371,15 +380,47 @@ def test_a_process_that_may_open_few_files_reads_all_the_same(limit: int, crowde
     """With RLIMIT_NOFILE at a fraction of what would be held, every value is there and no error is counted."""
     usage = sorted([[str(number), 1000, [1000]] for number in range(30)] + [[UID, 1000, [1000, 1000]]])
     tick = {"usage": usage, "errors": {}}
-    assert lowered(crowded, limit=limit, taken=0) == [tick, tick, tick, tick, True, True]
+    assert lowered(crowded, limit=limit, taken=0)[:-1] == [tick, tick, tick, tick, True, True]
 
 
 def test_running_out_of_descriptors_ends_no_tick_and_passes(crowded: Path) -> None:
     """When others take what was left, ticks go on, the errors are counted, and all is read once they let go."""
     usage = sorted([[str(number), 1000, [1000]] for number in range(30)] + [[UID, 1000, [1000, 1000]]])
     ticks = lowered(crowded, limit=150, taken=120)
-    assert [set(tick["errors"]) for tick in ticks[:2]] == [{"exhausted"}] * 2  # type: ignore[call-overload]
+    assert [set(tick["errors"]) for tick in ticks[:2]] == [{"exhausted"}] * 2
     assert ticks[3] == {"usage": usage, "errors": {}}
+
+
+def test_the_limit_rises_again_when_descriptors_are_free_again(crowded: Path) -> None:
+    """What others have taken may not be held, and is held as before once they let go."""
+    most, *after = lowered(crowded, limit=200, taken=160)[-1]
+
+    assert most > 100
+    assert after[:2] == [0, after[1]]
+    assert after[1] < most
+    assert after[2:] == [most, most]
+
+
+def test_descriptors_that_others_keep_are_not_held(root: Path) -> None:
+    """The limit rises to what others leave, and stays where it is while nothing can be opened to find it out."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    tree = live(root, descriptor_limit=150)
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in range(60)]
+    try:
+        opened = len(os.listdir("/proc/self/fd")) - 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened, limit[1]))
+        with pytest.raises(Exhausted):
+            tree.open(POD_PATH)
+        tree.begin()
+        lowest = tree.descriptor_limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 101, limit[1]))
+        tree.begin()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        for one in others:
+            os.close(one)
+
+    assert (lowest, tree.descriptor_limit) == (0, 100 - RESERVE)
 
 
 def test_errors_of_opening_are_told_apart() -> None:
