@@ -41,7 +41,9 @@ def parse_pods(body: bytes, source: str, told_ns: int = 0) -> PodList:
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"{source}: the list of pods is not JSON: {error}") from error
     # null is Go's nil slice. A list without the key is none: a Status, say, must not take all names away.
-    items = (value["items"] or []) if isinstance(value, dict) and "items" in value else None
+    items = value["items"] if isinstance(value, dict) and "items" in value else {}
+    if items is None:
+        items = []
     if not isinstance(items, list):
         raise AnswerError(f"{source}: the answer is no list of pods")
     pods: dict[str, Pod] = {}
