@@ -25,7 +25,8 @@ from collector import __version__, flags, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.files import EVERYTHING, Needs
-from collector.cgroup.walk import Walker, find_kubepods
+from collector.cgroup.find import find_kubepods
+from collector.cgroup.walk import Walker
 from collector.demand import Demand
 from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError, why_not_written
 from collector.flags import build_parser, help_width, resolve
@@ -253,14 +254,22 @@ def _collector(
     needs: Needs = EVERYTHING,
     seldom_wanted: Callable[[int], bool] | None = None,
     kubepods: str | None = None,
-    carry: Carry | None = None,
+    passes: Callable[[], int] | None = None,
 ) -> Collector:
+    """``passes``: how often a recording that is looped has begun anew."""
     return Collector(
-        walker=Walker(tree, slow_every=slow_every, kubepods=kubepods, needs=needs, seldom_wanted=seldom_wanted),
+        walker=Walker(
+            tree,
+            slow_every=slow_every,
+            kubepods=kubepods,
+            needs=needs,
+            seldom_wanted=seldom_wanted,
+            passes=passes or (lambda: 0),
+        ),
         answers=answers,
         history=History(window_ns=round(window * 1e9), interval_ns=interval_ns, linger_ns=linger_ns),
         node_name=node_name,
-        adjust=carry.adjust if carry is not None else None,
+        adjust=Carry(passes).adjust if passes is not None else None,
     )
 
 
@@ -283,7 +292,7 @@ def _recorded(
         interval_ns=recording.interval_ns,
         linger_ns=linger_ns,
         kubepods=kubepods,
-        carry=Carry(lambda: tree.passes) if loop else None,
+        passes=(lambda: tree.passes) if loop else None,
     )
     return tree, collector
 
@@ -604,7 +613,7 @@ def _record_live(arguments: argparse.Namespace) -> int:
     from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
 
     tree = _live_tree(arguments)
-    tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree)
+    tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree).tops
     driver = paths.driver(tops[0]) if tops else ""
     meta = live_meta(_node_name(arguments), driver, f"podtally record {arguments.duration:g}s")
     answers = _live_answers(arguments, extras=(*_PEER_PAGES, METRICS_API), tell_refusals=False)
@@ -880,7 +889,7 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from collector import doctor
-    from collector.sources.recording import RecordedTree
+    from collector.sources.recording import RecordedAnswers, RecordedTree
 
     if arguments.reads != "cgroup":
         text, faults = doctor.render(doctor.examine_upstream(*_upstream_once(arguments)))
@@ -890,16 +899,28 @@ def _doctor(arguments: argparse.Namespace) -> int:
     try:
         if arguments.source:
             recording = _load(arguments.source)
-            tree: Tree = RecordedTree(recording)
-            answers = recording.frames[0].answers
-            limit = None
+            answers, limit = recording.frames[0].answers, None
+            tree = RecordedTree(recording)
+            looks = doctor.Looks(tree, kubepods=arguments.kubepods)
+            while looks.look(RecordedAnswers(tree)):
+                pass
         else:
             live = _live_answers(arguments)
             with _Asking(live):
-                answers = live.take()
-            tree = live_tree = _live_tree(arguments)
-            limit = live_tree.descriptor_limit
-        findings = doctor.examine(tree, answers, kubepods=arguments.kubepods, descriptor_limit=limit)
+                try:
+                    live_tree = _live_tree(arguments)
+                except UnsupportedNode:
+                    answers = live.take()
+                    raise
+                limit = live_tree.descriptor_limit
+                looks = doctor.Looks(live_tree, kubepods=arguments.kubepods)
+                looks.look(live)
+                for seconds in () if looks.settled else _DOCTOR_LOOKS_AGAIN_SECONDS:
+                    live.ask()
+                    time.sleep(seconds)
+                    if not looks.look(live) or looks.settled:
+                        break
+        findings = doctor.examine(looks, descriptor_limit=limit)
     except UnsupportedNode as error:
         findings = doctor.unsupported(error, answers)
     text, faults = doctor.render(findings)
@@ -907,6 +928,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+_DOCTOR_LOOKS_AGAIN_SECONDS = (1.5, 2.0, 3.0)
+"""A container that starts has its name within some seconds; what is withheld then is."""
 _DOCTOR_STALE_SECONDS = 120.0
 
 

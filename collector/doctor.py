@@ -7,23 +7,22 @@ a node and on a recording.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Literal, NamedTuple
 
 from collector import failures
 from collector.cgroup import grammar, paths
 from collector.cgroup.files import FAST, slow_names
-from collector.cgroup.walk import Walker, find_kubepods
-from collector.errors import SourceError, UnsupportedNode, UsageError
+from collector.cgroup.find import DEPTH, LIMIT, Found, Trees, find_kubepods
+from collector.cgroup.walk import Walker
+from collector.errors import EndOfRecording, SourceError, UnsupportedNode
 from collector.history import History
 from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
-from collector.model import Answer, Frame, Tally
+from collector.model import MEANINGS, Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
-from collector.seams import Tree
+from collector.seams import AnswerSource, Tree
 from collector.tally import tally
 from collector.upstream.collect import KINDS
-
-Level = Literal["ok", "note", "fault"]
+from collector.withheld import Finding, Level, check_pods
 
 _NEEDS = needs(DEFAULT_GROUPS)
 _FAST = frozenset(file.name for file in FAST)
@@ -34,29 +33,24 @@ _SELDOM = frozenset(slow_names(_NEEDS.seldom))
 """What is read beside that. That opt-in files are not there, as in an older recording, is no finding."""
 
 
-class Finding(NamedTuple):
-    """One line of the doctor's."""
-
-    level: Level
-    what: str
-    next_step: str = ""
-
-
-def check_cgroups(tree: Tree, kubepods: str | None) -> Iterator[Finding]:
-    """The tree of pods and its files. ``tree`` has begun a tick."""
+def check_cgroups(tree: Tree, kubepods: str | None, running_uids: Collection[str]) -> Iterator[Finding]:
+    """The tree of pods and its files. ``tree`` has begun a tick; ``running_uids`` are of the pods that names call
+    running.
+    """
     yield Finding("ok", "cgroup v2")
-    try:
-        tops = [kubepods.strip("/")] if kubepods else find_kubepods(tree)
-    except UsageError as error:
-        yield Finding("fault", str(error), "run podtally with --kubepods and one of these paths")
+    if kubepods:
+        yield from _check_tops(tree, (kubepods.strip("/"),))
         return
-    if not tops:
-        yield Finding(
-            "fault",
-            "no kubepods cgroup is found",
-            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root",
-        )
-        return
+    found = find_kubepods(tree, running_uids, everywhere=True)
+    yield from _check_search(found)
+    yield from _check_tops(tree, found.tops)
+    for trees in found.every:
+        if trees not in found.chosen and trees not in found.undecided:
+            yield from (Finding("note", f"kubepods at /{top} is left aside: {_why_left(trees)}") for top in trees.tops)
+
+
+def _check_tops(tree: Tree, tops: Iterable[str]) -> Iterator[Finding]:
+    """The kubepods directories that are followed."""
     for top in tops:
         try:
             tree.open(top).close()
@@ -64,6 +58,48 @@ def check_cgroups(tree: Tree, kubepods: str | None) -> Iterator[Finding]:
             yield Finding("fault", f"kubepods cannot be opened: {error}", "give an existing path with --kubepods")
             return
         yield Finding("ok", f"kubepods at /{top}, {paths.driver(top)} driver")
+
+
+def _check_search(found: Found) -> Iterator[Finding]:
+    """What there is to say of where kubepods is looked for."""
+    if found.errors:
+        closed = [f"/{error.path}" for error in found.errors]
+        some, more = ", ".join(closed[:3]), len(closed) > 3
+        yield Finding(
+            "note",
+            f"could not be looked into for kubepods: {some}{' and others' if more else ''}",
+            "run as a user that may read cgroupfs; where descriptors run out, raise the limit of open files",
+        )
+    if found.cut_short:
+        yield Finding(
+            "note",
+            f"kubepods was looked for in {LIMIT} cgroups and {DEPTH} levels at the most, and this node has more",
+            "if pods are missing, give the path with --kubepods",
+        )
+    if not found.every:
+        yield Finding(
+            "fault",
+            "no kubepods cgroup is found",
+            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root; if the pods'"
+            " cgroups have another name, give their path with --kubepods",
+        )
+    elif found.several is not None:
+        yield Finding("fault", str(found.several), "run podtally with --kubepods and one of these paths")
+    elif found.undecided:
+        tops = ", ".join(f"/{top}" for trees in found.undecided for top in trees.tops)
+        yield Finding(
+            "note",
+            f"several kubepods have no pods: {tops}; the one that gets pods is followed",
+            "if pods are missing, give the path with --kubepods",
+        )
+
+
+def _why_left(trees: Trees) -> str:
+    if trees.living:
+        return "its pods are not this kubelet's; else give its path with --kubepods"
+    if trees.made:
+        return "its pods have no processes, it is of an earlier cgroup root or driver of the kubelet's"
+    return "it has no pods, it is of an earlier cgroup root or driver of the kubelet's"
 
 
 def _pods(frame: Frame) -> str:
@@ -169,47 +205,67 @@ def check_answers(answers: Iterable[Answer]) -> Iterator[Finding]:
         yield Finding("note", "there is no answer of the kubelet to look at")
 
 
-def check_names(frame: Frame, answers: Iterable[Answer]) -> Iterator[Finding]:
-    """Whether every cgroup has a name."""
-    naming = Naming()
-    naming.take(*answers)
-    if not naming.state.known or not frame.pods:
-        return
-    history = History(window_ns=1, interval_ns=1)
-    result = tally(frame, naming.pods, naming.state, history, node_name="")
-    if not result.unnamed:
-        yield Finding("ok", f"all cgroups of {_pods(frame)} and containers have names")
-        return
-    unnamed = sorted(path for path, _ in result.unnamed)
-    one = len(unnamed) == 1
-    shown = unnamed[0] if one else f"among them {', '.join(unnamed[:3])}"
-    yield Finding(
-        "note",
-        f"{'1 cgroup has' if one else f'{len(unnamed)} cgroups have'} no name: {shown}",
-        "normal for seconds after a pod starts or ends; if it stays, the kubelet does not know these pods",
-    )
+class Looks:
+    """Looks at a node, or at a recorded one, tick after tick, as ``serve`` does: what is withheld at first may be whole
+    once the kubelet has been asked again.
+    """
+
+    def __init__(self, tree: Tree, *, kubepods: str | None) -> None:
+        self.tree = tree
+        self.kubepods = kubepods
+        self.walker = Walker(tree, slow_every=1, kubepods=kubepods)
+        self.frame: Frame | None = None
+        """Of the last tick."""
+        self.result: Tally | None = None
+        self.answers: dict[str, Answer] = {}
+        """The last of each name."""
+        self._naming = Naming()
+        self._history = History(window_ns=_WINDOW_NS, interval_ns=_INTERVAL_NS)
+
+    def look(self, source: AnswerSource) -> bool:
+        """Look once more; false at the end of a recording, and where there are several trees of pods."""
+        try:
+            frame = self.walker.tick()
+            answers = source.take()
+            self.answers |= {answer.name: answer for answer in answers}
+            self._naming.keep = {pod.uid for pod in frame.pods}
+            self._naming.take(*answers)
+            self.frame = frame = self.walker.expect(frame, self.running_uids)
+        except (EndOfRecording, UnsupportedNode):
+            # What is to be told of several trees tells check_cgroups.
+            return False
+        self.result = tally(frame, self._naming.pods, self._naming.state, self._history, node_name="")
+        self.walker.doubtful = self.result.doubtful
+        return True
+
+    @property
+    def running_uids(self) -> Collection[str]:
+        """Uids of the pods that names call running."""
+        return self._naming.running_uids
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing is withheld that asking again may mend."""
+        return self.result is not None and not self.result.wanted
 
 
-def examine(
-    tree: Tree, answers: list[Answer], *, kubepods: str | None, descriptor_limit: int | None
-) -> Iterator[Finding]:
-    """All checks in order, on the first tick of ``tree``."""
-    walker = Walker(tree, slow_every=1, kubepods=kubepods)
-    try:
-        frame = walker.tick()
-    except UnsupportedNode:
-        # Several trees of pods: check_cgroups tells.
-        frame = None
-    finally:
-        walker.close()
-    cgroups = list(check_cgroups(tree, kubepods))
+_WINDOW_NS = 15_000_000_000
+_INTERVAL_NS = 1_000_000_000
+
+
+def examine(looks: Looks, *, descriptor_limit: int | None) -> Iterator[Finding]:
+    """All checks in order, once all ``looks`` have been taken: of what the last one saw."""
+    looks.walker.close()
+    tree, frame, result, answers = looks.tree, looks.frame, looks.result, list(looks.answers.values())
+    cgroups = list(check_cgroups(tree, looks.kubepods, looks.running_uids))
     yield from cgroups
     if frame is not None and not any(finding.level == "fault" for finding in cgroups):
         yield from check_files(tree, frame)
         if descriptor_limit is not None:
             yield check_descriptors(frame, descriptor_limit)
         yield from check_answers(answers)
-        yield from check_names(frame, answers)
+        if result is not None and result.names.known:
+            yield from check_pods(tree, frame, result)
         if frame.pods:
             yield check_network(frame)
     else:
@@ -270,7 +326,7 @@ def examine_upstream(tally: Tally, answers: Collection[Answer] = ()) -> Iterator
     for reason, number in sorted(tally.incomplete.items()):
         yield Finding(
             "note",
-            f"{number} pod{'' if number == 1 else 's'} incomplete: {reason.replace('_', ' ')}",
+            f"{number} pod{'' if number == 1 else 's'} without sums: {reason}: {MEANINGS[reason]}",
             "normal for half a minute after a pod starts or ends",
         )
 

@@ -1,4 +1,4 @@
-"""What must be remembered from tick to tick to make rates: samples by identity, the trailing peak, the sandboxes.
+"""What must be remembered from tick to tick: samples of CPU by identity, the trailing peak, who is who in a pod.
 
 State is kept by (path, inode) and dropped whole when the cgroup goes: a path made again starts with nothing. What stays
 for a while after a cgroup is in ``oom.py`` and ``endings.py``.
@@ -7,12 +7,14 @@ for a while after a cgroup is in ``oom.py`` and ``endings.py``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
 from typing import NamedTuple
 
+from collector.account import Accounts
 from collector.endings import Endings
-from collector.model import Container, Frame, Leaf, Pod, PodCgroup
+from collector.members import Identity, Members, find
+from collector.model import Frame, Leaf, Pod, PodCgroup
 from collector.oom import OomKills
+from collector.twins import Twins
 
 NS_PER_USEC = 1000
 
@@ -31,10 +33,14 @@ FIRST_SPAN_NS = 2_000_000_000
 LINGER_NS = 30_000_000_000
 """How long what says so stays after its cgroup: the default of ``--linger``."""
 
+_CLOCK_SLACK_NS = 100_000_000
+"""How far the two clocks may be apart over a window by themselves, and times of files behind the clock."""
+
+_TOLD_STEP_NS = 1_000_000_000
+"""A status cuts its times to whole seconds."""
+
 _CREDIBLE_CORES = 4
 """A container that truly used more from its start is rated from its first sample instead: later, and as right."""
-
-Identity = tuple[str, int]
 
 
 class Rate(NamedTuple):
@@ -43,26 +49,6 @@ class Rate(NamedTuple):
     cores: float
     since_ns: int
     """Monotonic."""
-
-
-class Members(NamedTuple):
-    """Who is who in a pod's cgroup, and since when: the same for as long as its status and its leaves are."""
-
-    pod: Pod
-    started_ns: int | None
-    """Of the pod's cgroup, as its directory tells it."""
-    places: list[tuple[str, int, str, int | None]]
-    """What the leaves are known by: all of them but their readings."""
-    begun_ns: int | None
-    """The start of the pod's cgroup, or of whichever of its containers began before that."""
-    containers: tuple[tuple[Container, int, int | None], ...]
-    """The running containers by name, the number of the leaf of each, and its start."""
-    unnamed: tuple[Identity, ...]
-    """Leaves without a name, the sandbox left out."""
-    sandbox: int | None
-    """The number of its leaf."""
-    duplicates: int
-    """Leaves that share their name with a newer one."""
 
 
 def _is_credible(age_at_first_ns: int, first_usec: int) -> bool:
@@ -77,9 +63,15 @@ def _is_credible(age_at_first_ns: int, first_usec: int) -> bool:
 class Track:
     """Samples of the CPU counter of one cgroup."""
 
-    __slots__ = ("_base", "_peaks", "_samples", "tick")
+    __slots__ = ("_base", "_peaks", "_samples", "absent_ns", "first_ns", "met_ns", "tick")
 
-    def __init__(self) -> None:
+    def __init__(self, met_ns: int = 0, first_ns: int = 0, absent_ns: int | None = None) -> None:
+        """``met_ns``: wall time of the frame that it is in first; ``first_ns``: of its first reading, on the monotonic
+        clock; ``absent_ns``: when it was surely not there yet, on the same.
+        """
+        self.met_ns = met_ns
+        self.first_ns = first_ns
+        self.absent_ns = absent_ns
         self._samples: deque[tuple[int, int]] = deque()
         self._peaks: deque[tuple[int, float]] = deque()
         """Falling rates with the time of their end: the first is the highest of the span."""
@@ -92,12 +84,10 @@ class Track:
         one that was rated, if it is at least ``gap_ns`` long.
         """
         samples, peaks, sample = self._samples, self._peaks, (monotonic_ns, usage_usec)
-        if samples:
-            last_ns, last_usec = samples[-1]
-            if usage_usec < last_usec or monotonic_ns <= last_ns:
-                # Within one identity no counter falls and no clock stands still: whatever this is, it is no history.
-                samples.clear()
-                peaks.clear()
+        if samples and monotonic_ns <= samples[-1][0]:
+            # No clock stands still: this reading is no new one.
+            samples.clear()
+            peaks.clear()
         samples.append(sample)
         if len(samples) == 1:
             self._base = sample
@@ -128,20 +118,39 @@ class Track:
         """The highest rate of the trailing 60 s; ``None`` before the second reading."""
         return self._peaks[0][1] if self._peaks else None
 
-    def rate(self, monotonic_ns: int, age_ns: int | None, window_ns: int) -> Rate | None:
+    def age_ns(self, monotonic_ns: int, told_ns: int) -> int | None:
+        """The age that the wall clock tells, ``None`` if it contradicts the monotonic one: then it was set meanwhile,
+        and the cgroup is younger than its first reading here, or older than when it was last not there.
+        """
+        if told_ns < monotonic_ns - self.first_ns - _CLOCK_SLACK_NS:
+            return None
+        if self.absent_ns is not None and told_ns > monotonic_ns - self.absent_ns + _TOLD_STEP_NS:
+            return None
+        return told_ns
+
+    def rate(self, monotonic_ns: int, age_ns: int | None, window_ns: int, *, held: bool = False) -> Rate | None:
         """The CPU rate at the sample taken at ``monotonic_ns``, by the rule for t0 of the contract's section 3.
 
-        ``age_ns`` is the age of the cgroup then, ``None`` if its start is not known. ``None``: not enough history.
+        ``age_ns`` is the age of the cgroup then, by the wall clock, ``None`` if its start is not known. ``held``: the
+        counter stands below what it was, and the rate is that of the last sample before. ``None``: not enough history.
         """
         samples = self._samples
         if len(samples) < 2:
             return None
         (first_ns, first_usec), (last_ns, last_usec) = samples[0], samples[-1]
+        if held:
+            age_ns = None if age_ns is None else age_ns - (monotonic_ns - last_ns)
+            monotonic_ns = last_ns
         if last_ns != monotonic_ns:
             return None
         span_ns = last_ns - first_ns
+        told_ns = age_ns
+        if told_ns is not None:
+            age_ns = self.age_ns(monotonic_ns, told_ns)
         # Not every start is one: see _is_credible. Such a cgroup is treated as one of unknown age.
-        if age_ns is None or age_ns >= window_ns or not _is_credible(age_ns - span_ns, first_usec):
+        if age_ns is None and told_ns is not None and self.absent_ns is not None:
+            needed_ns = FIRST_SPAN_NS if monotonic_ns - self.absent_ns < window_ns else OLDEST_SPAN_NS
+        elif age_ns is None or age_ns >= window_ns or not _is_credible(age_ns - span_ns, first_usec):
             needed_ns = OLDEST_SPAN_NS
         elif age_ns >= START_SPAN_NS:
             return Rate(last_usec * NS_PER_USEC / age_ns, last_ns - age_ns)
@@ -161,18 +170,21 @@ class History:
         self.endings = Endings(linger_ns)
         self.gap_ns = interval_ns // 2
         """Readings less than half an interval apart are not rated for the peak."""
+        self.accounts = Accounts()
+        self.twins = Twins()
         self._tracks: dict[Identity, Track] = {}
-        self.members: dict[Identity, Members] = {}
-        """Who is who in a pod's cgroup, as it was found last."""
+        self._members: dict[Identity, Members] = {}
         self._sandboxes: dict[Identity, Identity] = {}
         self.sandbox_leaves: frozenset[Identity] = frozenset()
         """Leaves that are their pod's sandbox."""
+        self._before: Frame | None = None
+        self._held: frozenset[Identity] = frozenset()
         self._tick = 0
 
     def advance(self, frame: Frame) -> None:
         """Take the readings of a frame in, and forget what is not in it."""
         self._tick = tick = self._tick + 1
-        tracks, window_ns, gap_ns = self._tracks, self.window_ns, self.gap_ns
+        tracks, window_ns, gap_ns, held = self._tracks, self.window_ns, self.gap_ns, frame.held
         there = 0
         for pod in frame.pods:
             cgroups: tuple[PodCgroup | Leaf, ...] = (pod, *pod.leaves)
@@ -180,50 +192,76 @@ class History:
             for one in cgroups:
                 track = tracks.get(one[:2])
                 if track is None:
-                    track = tracks[one[:2]] = Track()
+                    first_ns = one.reading.monotonic_ns
+                    track = Track(frame.instant.time_ns, first_ns, absent_ns(self._before, pod, one))
+                    tracks[one[:2]] = track
                 track.tick = tick
                 reading = one.reading
                 usage = reading.cpu_usage_usec
-                if usage is None:
+                if usage is None or one[:2] in held:
                     track.forget_peaks(reading.monotonic_ns)
                 else:
                     track.add(reading.monotonic_ns, usage, window_ns, gap_ns)
         if len(tracks) > there:
             self._tracks = tracks = {key: track for key, track in tracks.items() if track.tick == tick}
-            self.members = {pod: members for pod, members in self.members.items() if pod in tracks}
-            self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in tracks}
+            self._members = {pod: members for pod, members in self._members.items() if pod in tracks}
+            self._sandboxes = {pod: leaf for pod, leaf in self._sandboxes.items() if pod in tracks and leaf in tracks}
             self.sandbox_leaves = frozenset(self._sandboxes.values())
+        self._before, self._held = frame, held
 
     def rated(self, one: PodCgroup | Leaf, age_ns: int | None) -> tuple[Rate | None, float | None]:
-        """The CPU rate of a cgroup at its reading, and its peak over the trailing 60 s."""
-        track, reading = self._tracks[one[:2]], one.reading
-        rate = None if reading.cpu_usage_usec is None else track.rate(reading.monotonic_ns, age_ns, self.window_ns)
-        return rate, track.peak_cores
+        """The CPU rate of a cgroup at its reading, and its peak over the trailing 60 s.
 
-    def forget_sandbox(self, leaf: Leaf) -> None:
-        """A status has named ``leaf`` after all: it is no sandbox."""
-        if (leaf.path, leaf.ino) in self.sandbox_leaves:
-            self.sandbox_leaves -= {(leaf.path, leaf.ino)}
-            self._sandboxes = {pod: one for pod, one in self._sandboxes.items() if one != (leaf.path, leaf.ino)}
-
-    def sandbox(self, pod: PodCgroup, named: Collection[str]) -> Leaf | None:
-        """The leaf that is the pod's sandbox; ``named`` are the container ids that a status names.
-
-        It is the leaf with the lowest inode, as the runtime makes it first, unless a status names that one. It is
-        remembered, so that a named container with a lower, reused inode does not displace it. In a recording without
-        inodes it is the one unnamed leaf, if there is just one.
+        ``age_ns`` is by the wall clock.
         """
-        remembered = self._sandboxes.get((pod.path, pod.ino))
-        for leaf in pod.leaves:
-            if (leaf.path, leaf.ino) == remembered and leaf.container_id not in named:
-                return leaf
-        candidates = [leaf for leaf in pod.leaves if leaf.container_id not in named]
-        if pod.ino:
-            lowest = min(pod.leaves, key=lambda leaf: leaf.ino, default=None)
-            candidates = [leaf for leaf in candidates if leaf is lowest]
-        if len(candidates) != 1:
-            return None
-        sandbox = candidates[0]
-        self._sandboxes[pod.path, pod.ino] = (sandbox.path, sandbox.ino)
-        self.sandbox_leaves |= {(sandbox.path, sandbox.ino)}
-        return sandbox
+        identity = one[:2]
+        track, reading = self._tracks[identity], one.reading
+        if reading.cpu_usage_usec is None:
+            return None, track.peak_cores
+        held = identity in self._held
+        return track.rate(reading.monotonic_ns, age_ns, self.window_ns, held=held), track.peak_cores
+
+    def members(self, pod: Pod, cgroup: PodCgroup) -> Members:
+        """Who is who among the leaves; found anew only if the status or the leaves are others than in the last frame,
+        or if it may depend on what was read of them.
+        """
+        identity, places = cgroup[:2], [leaf[:5] for leaf in cgroup.leaves]
+        known = self._members.get(identity)
+        if known is not None and known.places == places:
+            if known.pod is pod and known.started_ns == cgroup.started_ns and not known.doubtful:
+                return known
+            places = known.places
+        sandbox = self._sandboxes.get(identity)
+        found = find(pod, cgroup, sandbox, self._met_ns, places)
+        if found == known:
+            return known
+        self._members[identity] = found
+        own = None if found.sandbox is None else cgroup.leaves[found.sandbox][:2]
+        if own != sandbox:
+            self._remember_sandbox(identity, own)
+        return found
+
+    def _met_ns(self, leaf: Leaf) -> int:
+        """Wall time at which a leaf was there: when it was first seen, or made by its directory's time."""
+        met_ns = self._tracks[leaf[:2]].met_ns
+        return met_ns if leaf.started_ns is None else min(met_ns, leaf.started_ns)
+
+    def _remember_sandbox(self, pod: Identity, leaf: Identity | None) -> None:
+        if leaf is None:
+            self._sandboxes.pop(pod, None)
+        else:
+            self._sandboxes[pod] = leaf
+        self.sandbox_leaves = frozenset(self._sandboxes.values())
+
+
+def absent_ns(before: Frame | None, pod: PodCgroup, one: PodCgroup | Leaf) -> int | None:
+    """When a cgroup that is new in a frame was surely not there, on the monotonic clock: in the frame before, if what
+    it is in was there, and all of it was listed. ``None``: not known.
+    """
+    if before is None or before.unread:
+        return None
+    for earlier in before.pods:
+        if earlier[:2] == pod[:2]:
+            return before.instant.monotonic_ns if one is not pod and not earlier.unread else None
+    holder = pod.path.rpartition("/")[0]
+    return before.instant.monotonic_ns if any(one.path == holder for one in before.slices) else None

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 _FIRST_ASK_NS = 1_000_000_000
 _LAST_ASK_NS = 30_000_000_000
 """How long to wait before asking again for a name that no answer has given, doubling from the first to the last."""
+_STARTING_ASK_NS = 2_000_000_000
+_STARTING_NS = 30_000_000_000
+"""The longest while a container starts, and for how long: so that its pod is whole some 2 s after it runs."""
 
 
 def spare_collections() -> None:
@@ -64,26 +67,31 @@ class Collector:
         self._asked: frozenset[tuple[str, int]] = frozenset()
         self._ask_again_ns = 0
         self._ask_wait_ns = _FIRST_ASK_NS
+        self._ask_slowly_ns = 0
 
     def tick(self) -> Tally:
         """Raises :class:`EndOfRecording`, or the :class:`PodtallyError` that made the tick fail."""
         frame = self._walker.tick()
-        if self._adjust is not None:
-            frame = self._adjust(frame)
         endings = self._history.endings
         self.naming.keep = {pod.uid for pod in frame.pods} | endings.uids
         answers = self._answers.take()
         self.naming.take(*answers)
+        frame = self._walker.expect(frame, self.naming.running_uids)
+        if self._adjust is not None:
+            frame = self._adjust(frame)
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
-        self._walker.seldom = self._history.sandbox_leaves
+        self._walker.seldom = self._history.sandbox_leaves - result.doubtful
+        self._walker.doubtful = result.doubtful
         account = self.account
         account.cgroups = frame.cgroups
+        account.counter_falls += frame.falls
         account.files_read += frame.files_read
         account.read_errors.update(frame.errors)
         account.refused_items = self.naming.refused_items
         with account.lock:
             account.answers = dict(self.naming.answers)
-        self._ask(result.unnamed | endings.unnamed, result.instant.monotonic_ns)
+        starts = result.incomplete.get("starting_container", 0) > 0
+        self._ask(result.wanted | endings.unnamed, result.instant.monotonic_ns, starts=starts)
         if self.observe is not None:
             self.observe(result, answers)
         return result
@@ -98,16 +106,20 @@ class Collector:
             except SourceError as error:
                 log.warning("a frame has no tally: %s", error)
 
-    def _ask(self, unnamed: frozenset[tuple[str, int]], now_ns: int) -> None:
-        """Ask for names that are missing: at once for a new one, ever more seldom for one that nobody knows."""
-        fresh = not unnamed <= self._asked
+    def _ask(self, wanted: frozenset[tuple[str, int]], now_ns: int, *, starts: bool) -> None:
+        """Ask again about what is wanted: at once for what is new, ever more seldom for what nobody knows. While a
+        container ``starts``, as it mostly does within seconds, no more seldom than that.
+        """
+        fresh = not wanted <= self._asked
         if fresh:
             self._ask_wait_ns = _FIRST_ASK_NS
-        if fresh or (unnamed and now_ns >= self._ask_again_ns):
+            self._ask_slowly_ns = now_ns + _STARTING_NS
+        if fresh or (wanted and now_ns >= self._ask_again_ns):
             self._answers.ask()
             self._ask_again_ns = now_ns + self._ask_wait_ns
-            self._ask_wait_ns = min(2 * self._ask_wait_ns, _LAST_ASK_NS)
-        self._asked = unnamed
+            last_ns = _STARTING_ASK_NS if starts and now_ns < self._ask_slowly_ns else _LAST_ASK_NS
+            self._ask_wait_ns = min(2 * self._ask_wait_ns, last_ns)
+        self._asked = wanted
 
     def close(self) -> None:
         """Let go of the node's files."""

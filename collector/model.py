@@ -165,7 +165,26 @@ class Leaf(NamedTuple):
     """Wall time of the cgroup's making: the mtime of its directory, or of its ``cgroup.events`` if that is earlier;
     ``None`` in a recording that lacks it.
     """
+    populated: bool | None
+    """``cgroup.events: populated``: a process is in it or below. Read of leaves without a name; ``None``: not read."""
     reading: Reading
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no process is in it: it has ended, or its processes are elsewhere. Where ``populated`` was not read,
+        that no memory is charged to it says so.
+        """
+        if self.populated is not None:
+            return not self.populated
+        return self.reading.memory_current_bytes == 0
+
+
+class Other(NamedTuple):
+    """A cgroup below a pod's that is no container's by its name: a runtime's monitor (conmon), say."""
+
+    path: str
+    ino: int
+    cpu_usage_usec: int | None
 
 
 class PodCgroup(NamedTuple):
@@ -183,6 +202,10 @@ class PodCgroup(NamedTuple):
     """The interfaces that its processes see; ``None`` where no process of it can be seen."""
     gone: tuple[Leaf, ...] = ()
     """Leaves that have gone since the last tick and were read after it, most of them too young to be in any frame."""
+    unread: tuple[str, ...] = ()
+    """Paths of leaves whose directory could not be opened; the pod's own if its children could not be listed."""
+    others: tuple[Other, ...] = ()
+    """What else is below it: its CPU is in the pod's, and it is no part of any sum."""
 
     @property
     def begun_ns(self) -> int | None:
@@ -246,6 +269,12 @@ class Frame(NamedTuple):
     cgroups: int
     slices: tuple[Slice, ...] = ()
     """What holds the pods: kubepods and the QoS classes."""
+    unread: tuple[str, ...] = ()
+    """Paths of pods' cgroups that could not be opened, and of slices that could not be listed."""
+    falls: int = 0
+    """Counters that were lower than before within one life, and were held at what they were."""
+    held: frozenset[tuple[str, int]] = frozenset()
+    """Identities of the cgroups whose CPU counter is held."""
 
 
 RESOURCE_PAGE: Final = "kubelet/metrics_resource.txt"
@@ -305,6 +334,10 @@ class Answer(NamedTuple):
         return f"HTTP {self.status}{': ' + self.error if self.error else ''}"
 
 
+ContainerState = Literal["running", "ended", "awaited"]
+"""``awaited``: the runtime has made it, and the status does not call it running yet (``waiting`` with a new id)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """A container as a status of its pod names it."""
@@ -312,9 +345,14 @@ class Container:
     name: str
     container_id: str
     kind: Literal["app", "init", "ephemeral"]
-    running: bool
+    state: ContainerState
     image: str
     started_ns: int | None
+
+    @property
+    def running(self) -> bool:
+        """True if the status calls it running."""
+        return self.state == "running"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +372,14 @@ class Pod:
     owner_name: str
     containers: Mapping[str, Container]
     """By container id; of one name, the id of the current status and those of earlier ones."""
+    runtime_class: str = ""
+    """``runtimeClassName``: which of the node's runtimes runs it, ``""`` for the usual one."""
+    awaits: bool = False
+    """A container of it has yet to start, or may start again."""
+    ending: bool = False
+    """It is being deleted."""
+    told_ns: int = 0
+    """Wall time at which was asked for what is said here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,8 +452,62 @@ class Sample(NamedTuple):
     """``None`` without a rate; of several containers' the longest."""
 
 
+Reason = Literal[
+    "unnamed_pod",
+    "unread_container",
+    "sandboxed",
+    "missing_container",
+    "starting_container",
+    "unnamed_container",
+    "unaccounted",
+]
+"""Why sums are withheld. Where several are true of a pod, the first is told."""
+
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
+
+MEANINGS: Final[Mapping[Reason, str]] = {
+    "unnamed_pod": "no answer names the pod",
+    "unread_container": "a container's cgroup, its CPU or its memory cannot be read",
+    "sandboxed": "its containers run in a sandbox (gVisor, Kata), and their cgroups say nothing",
+    "missing_container": "its status calls a container running that has no cgroup in the pod's",
+    "starting_container": "the runtime has made a container that its status does not call running yet",
+    "unnamed_container": "no status names one of its containers",
+    "unaccounted": "its cgroup used more CPU than all that is known in it",
+}
+"""Each in words, for people: what is so while the sums are absent."""
+
+
+LASTING: Final[frozenset[Reason]] = frozenset({"unread_container", "sandboxed", "missing_container", "unaccounted"})
+"""What does not pass by itself, as a name that the kubelet has yet to tell does."""
+
+
+class Growth(NamedTuple):
+    """What a pod's cgroup used in a span, and how much of it is not known."""
+
+    span_ns: int
+    used_usec: int
+    unknown_usec: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whether the sums of a pod are whole."""
+
+    reason: Reason | None = None
+    """Why they are withheld; ``None`` if they are whole."""
+    missing: tuple[str, ...] = ()
+    """Names of containers that are called running and have no leaf."""
+    growth: Growth | None = None
+    """What is unaccounted."""
+    values: bool = False
+    """But a value of a container is missing: the sum of the others' CPU, or of their memory, is whole."""
+
+
+WHOLE: Final = Account()
+
+
 class PodTally(NamedTuple):
-    """A named pod that has a cgroup, or that an upstream speaks of."""
+    """A named pod that has a cgroup, or that an upstream speaks of, or that runs in no cgroup that is followed."""
 
     pod: Pod
     cgroup: PodCgroup
@@ -421,12 +521,17 @@ class PodTally(NamedTuple):
     """The kernel's account minus the sum of containers, where all are rated over one span."""
     cpu_peak_cores: float | None
     """Highest rate over two successive readings of the pod cgroup in the trailing 60 s."""
-    incomplete: str | None
-    """Why the sums are withheld, or ``None``."""
+    account: Account
+    """Whether the sums are whole, and if not, why they are withheld."""
     containers: tuple[ContainerTally, ...]
     sample: Sample | None = None
     """``None`` where the cgroups were read by podtally, all of them within one tick."""
     sandbox: Leaf | None = None
+
+    @property
+    def incomplete(self) -> Reason | None:
+        """Why the sums are withheld; ``None`` if they are not."""
+        return self.account.reason
 
     @property
     def reading(self) -> Reading:
@@ -514,10 +619,15 @@ class Tally:
     pods: tuple[PodTally, ...]
     """By namespace and name, one of each."""
     names: NamesState
-    incomplete: Mapping[str, int] = field(default_factory=dict)
+    incomplete: Mapping[Reason, int] = field(default_factory=dict)
     """Pods whose sums are withheld, by reason."""
     unnamed: frozenset[tuple[str, int]] = frozenset()
     """Identities (path, inode) of pod cgroups and leaves that no answer names."""
+    wanted: frozenset[tuple[str, int]] = frozenset()
+    """What the kubelet is to be asked about again: those, leaves of containers that start, and containers that it calls
+    running and that have no leaf, by id."""
+    doubtful: frozenset[tuple[str, int]] = frozenset()
+    """Leaves without a name of which it is to be read whether they have processes."""
     duplicates: Mapping[str, int] = field(default_factory=dict)
     """Pods and containers that share a name with a newer one and are not exported, by what they are."""
     source: SourceName = "cgroup"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Literal, NamedTuple
 
-from collector.model import Tally
+from collector.model import MEANINGS, Reason, Tally
 
 Sort = Literal["name", "cpu", "memory"]
 
@@ -28,6 +28,8 @@ class Usage(NamedTuple):
     container: str
     cpu_cores: float | None
     memory_bytes: int | None
+    why: Reason | None = None
+    """Why the pod's sums are withheld, if they are."""
 
 
 def cpu_text(cores: float | None) -> str:
@@ -68,16 +70,41 @@ def usages(tally: Tally, *, containers: bool) -> list[Usage]:
     """The rows of a tally. A pod without a running container has none, as in kubectl."""
     rows: list[Usage] = []
     for pod in tally.pods:
-        if pod.pod.phase != "Running" or not pod.containers:
+        namespace, name, why = pod.pod.namespace, pod.pod.name, pod.incomplete
+        if pod.pod.phase != "Running" or not runs(bool(pod.containers), why, pod.account.missing):
             continue
         if containers:
             rows += [
-                Usage(one.namespace, one.pod, one.container.name, one.cpu_cores, one.memory_bytes)
+                Usage(namespace, name, one.container.name, one.cpu_cores, one.memory_bytes, why)
                 for one in pod.containers
             ]
+            rows += [Usage(namespace, name, missing, None, None, why) for missing in pod.account.missing]
         else:
-            rows.append(Usage(pod.pod.namespace, pod.pod.name, "", pod.cpu_cores, pod.memory_bytes))
+            rows.append(Usage(namespace, name, "", pod.cpu_cores, pod.memory_bytes, why))
     return rows
+
+
+def runs(containers: bool, why: str | None, missing: Sequence[str]) -> bool:
+    """Whether a pod has running containers: read ones, or such as are not to be had."""
+    return containers or bool(missing) or why == "sandboxed"
+
+
+def notes(rows: Iterable[Usage]) -> list[str]:
+    """Why values are unknown, a line for each reason: what is withheld is told, and not left to be guessed."""
+    pods: dict[Reason, list[str]] = {}
+    for row in rows:
+        name = f"{row.namespace}/{row.pod}"
+        if row.why is not None and name not in pods.setdefault(row.why, []):
+            pods[row.why].append(name)
+    return [
+        f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}:"
+        f" {reason}: {MEANINGS[reason]}"
+        for reason, names in sorted(pods.items())
+    ]
+
+
+_NAMED = 3
+"""Pods that are named in a note."""
 
 
 def sort_usages(rows: Iterable[Usage], by: Sort) -> list[Usage]:

@@ -129,6 +129,7 @@ def show_once(view: View, rows: list[Usage]) -> int:
         sys.stderr.write(f"No running pods found{f' in namespace {view.namespace}' if view.namespace else ''}.\n")
         return 1
     sys.stdout.write(view.text(rows))
+    sys.stderr.writelines(f"{note}\n" for note in table.notes(view.shown(rows)))
     return 0
 
 
@@ -149,6 +150,7 @@ def show_live(view: View, rows: Rows, stop: threading.Event, interval: float) ->
         while not stop.is_set():
             found = rows()
             if found is not None:
-                live.update(Text(view.text(found), no_wrap=True), refresh=True)
+                notes = "".join(f"{note}\n" for note in table.notes(view.shown(found)))
+                live.update(Text(f"{view.text(found)}\n{notes}", no_wrap=True), refresh=True)
             stop.wait(interval)
     return 0

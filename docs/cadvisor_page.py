@@ -94,8 +94,9 @@ queries of its own.
   container that no answer of the kubelet names.
 - A file that the kernel or the cgroup lacks gives no series, where cAdvisor prints 0: as the pressure families without PSI,
   `container_memory_max_usage_bytes` before Linux 5.19, and what the root cgroup does not have.
-- `device` is `/dev/` and the name in `/proc/partitions`; empty for a device that is not there and, as in cAdvisor, for
-  loop, ram and sr devices. Several such devices of a cgroup are one series, their sum.
+- `device` is `/dev/` and the name in `/proc/partitions`. A device that is not there, and a loop, ram or sr device, which
+  cAdvisor has no name for either, has its numbers, as `7:0`; cAdvisor's `device` is empty for all of these. One series for
+  several of them would be a sum of members that come and go, and a counter must not fall.
 - There are no timestamps: with them Prometheus goes on showing a series for five minutes after its container has ended.
   `--cadvisor-timestamps` gives the kubelet's behaviour: each sample bears the time at which its file was read.
 

@@ -36,9 +36,11 @@ def replayed(name: str, needs: Needs = EVERYTHING) -> Collector:
     )
 
 
-def replayed_upstream(name: str, source: SourceName, *, stale_after: float = 120.0) -> UpstreamCollector:
+def replayed_upstream(
+    recorded: str | Recording, source: SourceName, *, stale_after: float = 120.0
+) -> UpstreamCollector:
     """A collector over the answers of an upstream beside a fixture's frames, as ``replay --source`` makes it."""
-    recorded = recording(name)
+    recorded = recording(recorded) if isinstance(recorded, str) else recorded
     tree = RecordedTree(recorded)
     return UpstreamCollector(
         KINDS[source],

@@ -28,6 +28,7 @@ from collector.sources.live import LiveTree
 from collector.sources.recording import RecordedTree, Recording, load
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures" / "cgroupfs"
+CASES = Path(__file__).resolve().parent / "fixtures" / "cases"
 
 SYNTHETIC = (
     "cri-dockerd",
@@ -56,6 +57,12 @@ SECOND_NS = 1_000_000_000
 def recording(name: str) -> Recording:
     """A fixture, read once for all tests. Nobody changes it."""
     return load(FIXTURES / name)
+
+
+@cache
+def case(name: str) -> Recording:
+    """A situation from a public bug report, read once for all tests. Nobody changes it."""
+    return load(CASES / f"{name}.tar.zst")
 
 
 # --- a collector and what it says -----------------------------------------------------------------------------------

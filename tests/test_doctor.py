@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from collector.cgroup import find
 from collector.cgroup.walk import Walker
 from collector.doctor import (
-    Finding,
+    Looks,
     check_answers,
+    check_cgroups,
     check_descriptors,
     check_network,
     examine,
@@ -35,9 +38,11 @@ from collector.model import (
     Tally,
     Upstream,
 )
-from collector.sources.recording import RecordedTree, load
+from collector.seams import AnswerSource, Tree
+from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
 from collector.sources.tee import RecordingWriter, TeeTree
-from tests.support import Answers, live, recording, v2_root
+from collector.withheld import Finding
+from tests.support import Answers, Cgroup, MemoryTree, NoAnswers, case, live, recording, v2_root
 
 KUBELET = "kubelet/pods.json"
 APISERVER = "apiserver/pods.json"
@@ -54,10 +59,26 @@ NO_NETWORK = Finding(
 
 
 def findings_of(name: str, *, kubepods: str | None = None) -> list[Finding]:
-    """On a recording's first frame."""
-    recorded = recording(name)
-    answers = recorded.frames[0].answers
-    return list(examine(RecordedTree(recorded), answers, kubepods=kubepods, descriptor_limit=None))
+    """On a fixture."""
+    return findings_in(recording(name), kubepods=kubepods)
+
+
+def findings_in(recorded: Recording, *, kubepods: str | None = None) -> list[Finding]:
+    """After the last frame."""
+    tree = RecordedTree(recorded)
+    looks = Looks(tree, kubepods=kubepods)
+    while looks.look(RecordedAnswers(tree)):
+        pass
+    return list(examine(looks, descriptor_limit=None))
+
+
+def findings_on(
+    tree: Tree, answers: AnswerSource, *, kubepods: str | None = None, descriptor_limit: int | None = None
+) -> list[Finding]:
+    """After one look."""
+    looks = Looks(tree, kubepods=kubepods)
+    looks.look(answers)
+    return list(examine(looks, descriptor_limit=descriptor_limit))
 
 
 def healthy(pods: int, leaves: int, top: str = "kubepods.slice", driver: str = "systemd") -> list[Finding]:
@@ -69,9 +90,20 @@ def healthy(pods: int, leaves: int, top: str = "kubepods.slice", driver: str = "
         Finding("ok", f"{found} with {leaves} containers and sandboxes"),
         Finding("ok", "all kernel files that podtally reads are there"),
         Finding("ok", "the kubelet names the pods"),
-        Finding("ok", f"all cgroups of {found} and containers have names"),
+        Finding("ok", f"the account of {found} is whole: all that run are named and read"),
         NO_NETWORK,
     ]
+
+
+class Given(NoAnswers):
+    """Answers that came in."""
+
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__()
+        self._answers = list(answers)
+
+    def take(self) -> list[Answer]:
+        return self._answers
 
 
 @pytest.mark.parametrize(
@@ -112,7 +144,8 @@ def test_files_that_the_kernel_lacks_are_named() -> None:
         ),
         *findings[-2:],
     ]
-    assert findings[-2].what.startswith("1 cgroup has no name: kubepods.slice/")
+    assert findings[-2].what.startswith("1 pod without sums, unnamed_container: team-a/half-named: no status names one")
+    assert "container batch may stand twice" in findings[-2].what
 
 
 def test_a_refused_kubelet_is_a_fault_with_the_right_to_grant() -> None:
@@ -236,10 +269,9 @@ def test_an_upstreams_next_step_is_of_its_answer(answer: Answer, state: str, exp
 def test_a_live_tree_is_examined(tmp_path: Path) -> None:
     """A node's own tree gets the same findings and one of its descriptors, and no file stays open."""
     tree = live(v2_root(tmp_path / "cgroup"), descriptor_limit=1000)
-    answers = Answers(EMPTY).take()
     before = len(os.listdir("/proc/self/fd"))
 
-    findings = list(examine(tree, answers, kubepods=None, descriptor_limit=1000))
+    findings = findings_on(tree, Answers(EMPTY), descriptor_limit=1000)
 
     assert len(os.listdir("/proc/self/fd")) == before
     assert Finding("ok", "kubepods at /kubepods, cgroupfs driver") in findings
@@ -251,9 +283,9 @@ def test_a_node_without_kubelet_is_told_what_to_start(tmp_path: Path) -> None:
     root = tmp_path / "cgroup"
     root.mkdir()
     (root / "cgroup.controllers").write_text("")
-    answers = [Answer(KUBELET, 0, None, "Connection refused", None)]
+    refused = Given(Answer(KUBELET, 0, None, "Connection refused", None))
 
-    findings = list(examine(live(root), answers, kubepods=None, descriptor_limit=10))
+    findings = findings_on(live(root), refused, descriptor_limit=10)
 
     assert [finding.what for finding in findings if finding.level == "fault"] == [
         "no kubepods cgroup is found",
@@ -263,7 +295,7 @@ def test_a_node_without_kubelet_is_told_what_to_start(tmp_path: Path) -> None:
 
 def test_a_kubepods_that_is_not_there_is_told(tmp_path: Path) -> None:
     """A wrong --kubepods is a fault that names the path."""
-    findings = list(examine(live(v2_root(tmp_path / "cgroup")), [], kubepods="/nope", descriptor_limit=None))
+    findings = findings_on(live(v2_root(tmp_path / "cgroup")), NoAnswers(), kubepods="/nope")
 
     assert (
         Finding(
@@ -293,7 +325,7 @@ def test_the_network_is_told_with_the_reason_for_its_absence(
     def of(process: int | None) -> Reading:
         return Reading(0, details=Details(process_id=process))
 
-    pod = PodCgroup("p", 1, "u", "Burstable", None, of(None), (Leaf("p/l", 2, "l", None, of(sandbox)),), network)
+    pod = PodCgroup("p", 1, "u", "Burstable", None, of(None), (Leaf("p/l", 2, "l", None, None, of(sandbox)),), network)
     finding = check_network(Frame(Instant(0, 0), NodeReading(of(root)), (pod,), {}, 0, 0))
 
     assert (finding.level, words in finding.what) == (level, True)
@@ -329,9 +361,109 @@ def test_a_recording_of_a_recording_is_as_well_as_the_recording(tmp_path: Path) 
         Walker(tee, slow_every=1).tick()
         tee.flush()
 
-    found = list(examine(RecordedTree(load(tmp_path / "r")), [], kubepods=None, descriptor_limit=None))
+    found = findings_on(RecordedTree(load(tmp_path / "r")), NoAnswers())
 
     assert Finding("ok", "all kernel files that podtally reads are there") in found
+
+
+def cgroups_of(tree: Tree, *running_uids: str) -> list[Finding]:
+    """What is said of where the pods' cgroups are."""
+    return list(check_cgroups(tree, None, running_uids))[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "followed"),
+    [
+        ("stale-empty-kubepods-at-root", "kubepods", "kubelet.slice/kubelet-kubepods.slice"),
+        ("stale-empty-kubepods-nested", "kubelet/kubepods", "kubelet.slice/kubelet-kubepods.slice"),
+    ],
+)
+def test_a_tree_that_was_left_behind_is_told_of(name: str, left: str, followed: str) -> None:
+    """Beside the one that is followed, with why it is not."""
+    assert cgroups_of(RecordedTree(case(name))) == [
+        Finding("ok", f"kubepods at /{followed}, systemd driver"),
+        Finding(
+            "note",
+            f"kubepods at /{left} is left aside: it has no pods, it is of an earlier cgroup root or driver of the"
+            " kubelet's",
+        ),
+    ]
+
+
+def test_another_nodes_tree_is_told_of() -> None:
+    """Its pods are not those that the kubelet names; one whose pods have no processes was left behind."""
+    tree = memory_trees("kubepods/pod0", "a/kubepods/pod1", "b/kubepods/pod2")
+    tree.cgroups["b/kubepods/pod2"].files["cgroup.events"] = b"populated 0\n"
+
+    assert [finding.what for finding in cgroups_of(tree, "1")] == [
+        "kubepods at /a/kubepods, cgroupfs driver",
+        "kubepods at /kubepods is left aside: its pods are not this kubelet's; else give its path with --kubepods",
+        "kubepods at /b/kubepods is left aside: its pods have no processes, it is of an earlier cgroup root or driver"
+        " of the kubelet's",
+    ]
+
+
+def test_several_nodes_trees_are_a_fault_with_the_flag() -> None:
+    """Where no name tells them apart; without pods they are a note."""
+    tree = memory_trees("a/kubepods/pod1", "b/kubepods/pod2")
+    several = cgroups_of(tree)
+    for path in ("a/kubepods/pod1", "b/kubepods/pod2"):
+        del tree.cgroups[path]
+
+    assert several == [
+        Finding(
+            "fault",
+            "several nodes' pods are below this cgroup root (a/kubepods, b/kubepods): choose one with --kubepods",
+            "run podtally with --kubepods and one of these paths",
+        )
+    ]
+    assert cgroups_of(tree) == [
+        Finding(
+            "note",
+            "several kubepods have no pods: /a/kubepods, /b/kubepods; the one that gets pods is followed",
+            "if pods are missing, give the path with --kubepods",
+        )
+    ]
+
+
+def test_no_kubepods_is_a_fault_with_all_that_may_be_done() -> None:
+    """The kubelet does not run, the root is another's, or the pods' cgroups have a name of their own."""
+    assert cgroups_of(memory_trees("a/b")) == [
+        Finding(
+            "fault",
+            "no kubepods cgroup is found",
+            "start the kubelet; in a pod, mount the host's /sys/fs/cgroup and give it with --cgroup-root; if the pods'"
+            " cgroups have another name, give their path with --kubepods",
+        )
+    ]
+
+
+def test_a_search_that_did_not_see_all_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it has ended at its bounds, and what it could not look into."""
+    monkeypatch.setattr(find, "LIMIT", 3)
+    tree = memory_trees("a/b/c/d")
+    tree.cgroups["a/b"].listing = errno.EACCES
+    denied = cgroups_of(tree)[0]
+    tree.cgroups["a/b"].listing = None
+    cut_short = cgroups_of(tree)[0]
+
+    assert denied == Finding(
+        "note",
+        "could not be looked into for kubepods: /a/b",
+        "run as a user that may read cgroupfs; where descriptors run out, raise the limit of open files",
+    )
+    assert cut_short == Finding(
+        "note",
+        "kubepods was looked for in 4096 cgroups and 12 levels at the most, and this node has more",
+        "if pods are missing, give the path with --kubepods",
+    )
+
+
+def memory_trees(*paths: str) -> MemoryTree:
+    """Cgroups without files, at these paths and above."""
+    parts = [path.split("/") for path in paths]
+    made = {"/".join(each[: depth + 1]) for each in parts for depth in range(len(each))}
+    return MemoryTree({path: Cgroup(number) for number, path in enumerate((".", *sorted(made)), 1)})
 
 
 @pytest.mark.parametrize(
@@ -359,7 +491,11 @@ def test_a_recording_of_a_recording_is_as_well_as_the_recording(tmp_path: Path) 
                 ),
                 Finding("ok", "the API server names the pods"),
                 Finding("note", "0 pods with running containers"),
-                Finding("note", "1 pod incomplete: unnamed pod", "normal for half a minute after a pod starts or ends"),
+                Finding(
+                    "note",
+                    "1 pod without sums: unnamed_pod: no answer names the pod",
+                    "normal for half a minute after a pod starts or ends",
+                ),
             ],
         ),
         (

@@ -65,7 +65,7 @@ def leaf(id_: str, second: float, *, usage: int = 5, memory: int = 4096, peak: i
         memory_current_bytes=memory,
         details=Details(memory_peak_bytes=peak),
     )
-    return Leaf(f"pod/{id_}", ino, id_, 10 * SECOND_NS, reading)
+    return Leaf(f"pod/{id_}", ino, id_, 10 * SECOND_NS, None, reading)
 
 
 class Node:
@@ -90,7 +90,7 @@ class Node:
             owner_kind="",
             owner_name="",
             containers={
-                id_: Container(name=name, container_id=id_, kind="app", running=True, image="", started_ns=None)
+                id_: Container(name=name, container_id=id_, kind="app", state="running", image="", started_ns=None)
                 for id_, name in names.items()
             },
         )

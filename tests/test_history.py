@@ -6,6 +6,7 @@ import pytest
 
 from collector.history import History, Rate, Track
 from collector.model import Frame, Instant, Leaf, NodeReading, PodCgroup, Reading
+from tests.statuses import pod as status
 
 SECOND = 1_000_000_000
 WINDOW = 15 * SECOND
@@ -97,13 +98,6 @@ def test_old_samples_are_forgotten() -> None:
     assert len(steady(600)._samples) == 16
 
 
-def test_a_falling_counter_starts_anew() -> None:
-    """Within one identity no counter falls: where one does, nothing before it is used."""
-    one = track((0, 0), (10, 1000), (11, 100))
-
-    assert rate(one, 11, 1000) is None
-
-
 def test_the_peak_is_the_highest_rate_of_sixty_seconds() -> None:
     """A burst is the peak for 60 s and then no longer."""
     one = Track()
@@ -128,17 +122,25 @@ def test_readings_nearer_than_half_an_interval_are_not_rated() -> None:
     assert one.peak_cores == pytest.approx(0.1)
 
 
-# --- sandboxes ------------------------------------------------------------------------------------------------------
+# --- ages -----------------------------------------------------------------------------------------------------------
 
 
-def leaf(name: str, ino: int) -> Leaf:
+def leaf(name: str, ino: int, second: float = 0, usage_ms: int = 0) -> Leaf:
     """A leaf whose container id is its name."""
-    return Leaf(f"pod/{name}", ino, name, None, Reading(0))
+    reading = Reading(round(second * SECOND), cpu_usage_usec=usage_ms * 1000)
+    return Leaf(f"pod/{name}", ino, name, None, None, reading)
 
 
-def pod(*leaves: Leaf, ino: int = 1) -> PodCgroup:
+def pod(*leaves: Leaf, second: float = 0, ino: int = 1, unread: tuple[str, ...] = ()) -> PodCgroup:
     """A pod with these leaves."""
-    return PodCgroup("pod", ino, "uid", "Burstable", None, Reading(0), leaves)
+    reading = Reading(round(second * SECOND), cpu_usage_usec=0)
+    return PodCgroup("pod", ino, "uid", "Burstable", None, reading, leaves, unread=unread)
+
+
+def frame(second: float, *pods: PodCgroup, wall: float | None = None) -> Frame:
+    """A frame at a second of the monotonic clock, and of the wall clock if that is another."""
+    at = Instant(round((second if wall is None else wall) * SECOND), round(second * SECOND))
+    return Frame(at, NodeReading(Reading(at.monotonic_ns)), pods, {}, 0, 3)
 
 
 def history() -> History:
@@ -146,53 +148,59 @@ def history() -> History:
     return History(window_ns=WINDOW, interval_ns=SECOND)
 
 
-def test_the_sandbox_is_the_unnamed_leaf_with_the_lowest_inode() -> None:
-    """The runtime makes the sandbox first."""
-    one, other = leaf("a", 7), leaf("b", 5)
-
-    assert history().sandbox(pod(one, other), []) is other
-
-
-def test_a_pod_whose_lowest_leaf_is_named_has_no_sandbox() -> None:
-    """With the infra container dropped, an unnamed leaf is a container whose name is not known yet."""
-    assert history().sandbox(pod(leaf("a", 5), leaf("b", 7)), ["a"]) is None
-
-
-def test_the_sandbox_is_remembered() -> None:
-    """A container that gets a lower inode than the sandbox does not displace it."""
+@pytest.mark.parametrize("step", [-8, 0, 8])
+def test_a_clock_that_is_set_changes_no_rate_of_a_young_container(step: int) -> None:
+    """The age by the wall clock is bounded by when the cgroup was first seen and last not there, on the monotonic one:
+    200m are 200m, or not known yet.
+    """
     kept = history()
-    sandbox = leaf("pause", 5)
-    assert kept.sandbox(pod(sandbox), []) is sandbox
+    kept.advance(frame(0, pod(second=0)))
+    seen = set()
+    for second in range(1, 20):
+        one = leaf("a", 2, second, 200 * second - 100)
+        # Made at 0.5 s; the clock is set at 3 s.
+        wall = second + (step if second >= 3 else 0)
+        kept.advance(frame(second, pod(one, second=second), wall=wall))
+        found, _ = kept.rated(one, round((wall - 0.5) * SECOND))
+        seen.add(None if found is None else round(found.cores, 6))
 
-    assert kept.sandbox(pod(sandbox, leaf("late", 3)), []) is sandbox
+    assert seen == {None, 0.2}
 
 
-def test_a_status_that_names_the_sandbox_wins() -> None:
-    """A remembered sandbox that a status names is a container after all."""
+def test_a_leaf_that_could_not_be_opened_is_no_new_one_once_it_can() -> None:
+    """It was there, unread: its age is by its directory, and not from when it was first read."""
     kept = history()
-    first = leaf("a", 5)
-    kept.sandbox(pod(first), [])
-    kept.forget_sandbox(first)
+    kept.advance(frame(0, pod(second=0, unread=("pod/a",))))
+    one = leaf("a", 2, 1, 3000)
+    kept.advance(frame(1, pod(one, second=1)))
+    again = leaf("a", 2, 3, 3100)
+    kept.advance(frame(3, pod(again, second=3)))
 
-    assert kept.sandbox(pod(first, leaf("b", 6)), ["a"]) is None
-    assert kept.sandbox_leaves == frozenset()
+    assert kept.rated(again, 12 * SECOND)[0] == Rate(3.1 / 12, -9 * SECOND)
 
 
-def test_without_inodes_the_one_unnamed_leaf_is_the_sandbox() -> None:
-    """A recording made with cp has no inodes: one unnamed leaf is the sandbox, of two neither is."""
-    one, other, named = leaf("a", 0), leaf("b", 0), leaf("c", 0)
-
-    assert history().sandbox(pod(one, named, ino=0), ["c"]) is one
-    assert history().sandbox(pod(one, other, named, ino=0), ["c"]) is None
+def test_a_counter_that_is_held_keeps_its_rate_and_makes_no_peak() -> None:
+    """While a counter stands below what it was, the rate is the last one; the span after it is rated as one."""
+    kept = history()
+    usages = [(second, 200 * second) for second in range(8)]
+    for second, usage_ms in [*usages, (8, 1400), (9, 1800), (10, 2000)]:
+        one = leaf("a", 2, second, usage_ms)
+        held = frozenset({one[:2]}) if second == 8 else frozenset()
+        kept.advance(frame(second, pod(one, second=second))._replace(held=held))
+        if second >= 8:
+            found, peak = kept.rated(one, 1000 * SECOND)
+            assert found is not None
+            assert found.cores == pytest.approx(0.2)
+            assert peak == pytest.approx(0.2)
 
 
 def test_what_is_gone_is_forgotten() -> None:
-    """Tracks and sandboxes of cgroups that are not in the frame are dropped, so that churn does not grow memory."""
+    """Tracks and members of cgroups that are not in the frame are dropped, so that churn does not grow memory."""
     kept = history()
+    known = status(running=["c"])
     for number in range(100):
-        one = pod(leaf(f"pause{number}", 10 * number + 2), leaf(f"c{number}", 10 * number + 3), ino=10 * number + 1)
-        frame = Frame(Instant(number, number), NodeReading(Reading(0)), (one,), {}, 0, 3)
-        kept.advance(frame)
-        kept.sandbox(one, [])
+        one = pod(leaf(f"pause{number}", 10 * number + 2), leaf("c", 10 * number + 3), ino=10 * number + 1)
+        kept.advance(frame(number, one))
+        kept.members(known, one)
 
-    assert (len(kept._tracks), len(kept._sandboxes), len(kept.sandbox_leaves)) == (3, 1, 1)
+    assert (len(kept._tracks), len(kept._members), len(kept._sandboxes), len(kept.sandbox_leaves)) == (3, 1, 1, 1)

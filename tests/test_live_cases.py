@@ -52,8 +52,6 @@ from tests.livecases import (
     status,
 )
 
-of_the_account = pytest.mark.xfail(strict=True, reason="the account of a pod")
-
 UID = pod_uid("web")
 POD = pod_path(UID)
 MAIN = container_id("main")
@@ -105,7 +103,6 @@ def without_descriptors(serve: Serving) -> Iterator[None]:
 BOTH = pod_list(pod("web", UID, status("main", MAIN), status("sidecar", SIDECAR)))
 
 
-@of_the_account
 def test_a_leaf_that_cannot_be_opened_withholds_its_pod(node: Node) -> None:
     """Out of descriptors as a container comes (cadvisor#2363, kubernetes#58081), half a pod is not told as a whole."""
     add_pod(node)
@@ -196,7 +193,7 @@ def test_a_flood_of_idle_connections_is_bounded(node: Node) -> None:
 
 # --- statuses and leaves --------------------------------------------------------------------------------------------
 
-WITHOUT_SANDBOX = pytest.param(False, marks=of_the_account, id="without a sandbox")
+WITHOUT_SANDBOX = pytest.param(False, id="without a sandbox")
 WITH_SANDBOX = pytest.param(True, id="with a sandbox")
 
 
@@ -261,7 +258,6 @@ def test_a_short_life_leaves_its_final_reading(node: Node, *, sandbox: bool) -> 
     assert cpu > 0
 
 
-@of_the_account
 def test_a_new_container_that_waits_with_an_id_is_awaited(node: Node) -> None:
     """While a status has the new id and no state yet (kubernetes#122763, #126543), the kubelet is asked again and
     again; the pod is withheld until it says running, and there with that answer.
@@ -290,7 +286,6 @@ def test_a_new_container_that_waits_with_an_id_is_awaited(node: Node) -> None:
     assert last - running <= 2
 
 
-@of_the_account
 def test_a_running_container_without_a_leaf_withholds_its_pod(node: Node) -> None:
     """Where the runtime's cgroup driver is not the kubelet's (kubernetes#106514, #103366), the pod is absent with a
     reason, on each page, and doctor has a fault that names the driver.

@@ -19,7 +19,17 @@ from collector.model import Answer
 from collector.seams import AnswerSource, Tree
 from collector.sources.recording import RecordedAnswers, RecordedTree
 from tests.helpers import DEADLINE_SECONDS, wait_until
-from tests.support import LEAF_A, POD_PATH, SECOND_NS, Cgroup, MemoryTree, NoAnswers, collector_over, recording
+from tests.support import (
+    LEAF_A,
+    POD_PATH,
+    SECOND_NS,
+    Answers,
+    Cgroup,
+    MemoryTree,
+    NoAnswers,
+    collector_over,
+    recording,
+)
 
 
 class FreePace:
@@ -132,14 +142,21 @@ def test_a_defect_does_not_end_the_loop(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_node_that_cannot_be_read_at_all_is_an_error_of_the_start() -> None:
-    """Several nodes' trees below one root are bad usage at the start, and a failed tick later."""
+    """Several nodes' trees below one root, with no pod that is named in any, are bad usage at the start, and a failed
+    tick later.
+    """
     tree = node()
+    pods = {path.removeprefix("kubepods"): one for path, one in tree.cgroups.items() if path.startswith("kubepods")}
+    for path in pods:
+        del tree.cgroups[f"kubepods{path}"]
     for outer in ("a", "b"):
-        for path in (outer, f"{outer}/kubepods"):
-            tree.cgroups[path] = Cgroup(100 + len(tree.cgroups))
-    for path in [path for path in tree.cgroups if path.startswith("kubepods")]:
-        del tree.cgroups[path]
-    loop = loop_over(tree)
+        tree.cgroups |= {outer: Cgroup(100 + len(tree.cgroups))} | {
+            f"{outer}/kubepods{path}": Cgroup(100 + one.ino + len(tree.cgroups), one.files)
+            for path, one in pods.items()
+        }
+    (elsewhere,) = [answer.body for answer in recording("cri-dockerd").frames[0].answers]
+    assert elsewhere is not None
+    loop = loop_over(tree, Answers(elsewhere))
 
     with pytest.raises(UnsupportedNode, match="choose one with --kubepods"):
         loop.first_tick()

@@ -95,7 +95,9 @@ def reading(count: int | None) -> Reading:
 
 def _leaves(uid: str, containers: Mapping[str, int | None]) -> tuple[Leaf, ...]:
     """Containers of a pod by their ids, with their counts."""
-    return tuple(Leaf(f"pod{uid}/{id_}", hash(id_), id_, None, reading(count)) for id_, count in containers.items())
+    return tuple(
+        Leaf(f"pod{uid}/{id_}", hash(id_), id_, None, None, reading(count)) for id_, count in containers.items()
+    )
 
 
 class Node:
@@ -127,7 +129,7 @@ class Node:
                     name=one.rstrip("0123456789"),
                     container_id=one,
                     kind="init" if one in init else "app",
-                    running=True,
+                    state="running",
                     image="",
                     started_ns=None,
                 )

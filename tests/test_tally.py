@@ -35,7 +35,9 @@ NAMES = NamesState(source="kubelet", kubelet="ok", apiserver="unknown", age_sinc
 
 def container(name: str, *, running: bool = True) -> Container:
     """A container whose id is its name."""
-    return Container(name=name, container_id=name, kind="app", running=running, image="", started_ns=None)
+    return Container(
+        name=name, container_id=name, kind="app", state="running" if running else "ended", image="", started_ns=None
+    )
 
 
 def pod(*containers: Container, phase: str = "Running", uid: str = "u", created_ns: int = 0) -> Pod:
@@ -68,7 +70,7 @@ def reading(second: int, usage_ms: int | None = 0, memory: int | None = 4096) ->
 
 def leaf(name: str, ino: int, read: Reading) -> Leaf:
     """A leaf of the container with that id."""
-    return Leaf(f"p/{name}", ino, name, None, read)
+    return Leaf(f"p/{name}", ino, name, None, None, read)
 
 
 def cgroup(read: Reading, *leaves: Leaf, uid: str = "u", ino: int = 1) -> PodCgroup:
@@ -233,8 +235,8 @@ def test_a_container_that_has_no_cgroup_has_ended() -> None:
 
 def test_of_two_ids_under_one_name_the_running_one_is_exported() -> None:
     """The cgroup of an ended container that is still there is counted, not exported and not summed."""
-    old = Container(name="a", container_id="old", kind="app", running=False, image="", started_ns=None)
-    new = Container(name="a", container_id="new", kind="app", running=True, image="", started_ns=None)
+    old = Container(name="a", container_id="old", kind="app", state="ended", image="", started_ns=None)
+    new = Container(name="a", container_id="new", kind="app", state="running", image="", started_ns=None)
     result = Node().tally(
         0,
         [pod(old, new)],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from collector.cgroup import grammar
 from collector.errors import SourceError
@@ -52,6 +52,64 @@ class KernelFile:
 
 Values = tuple[Value | None, ...]
 """Values of the keys of a file, in the order of its row; ``None`` for a key that the file lacks."""
+
+
+class Held(NamedTuple):
+    """What came of holding a row's counters."""
+
+    shown: Values
+    """What was read, with what is lower than before held."""
+    least: Values
+    """Below which none may be from now on: of a key or a device that is not there now, what it was."""
+    falls: int
+    """How many were lower."""
+
+
+Hold = Callable[[Values, Values], Held]
+"""Given the least of a row's values and what was read of it now."""
+
+
+def holder(file: KernelFile) -> Hold | None:
+    """What holds the counters of a row; ``None`` for one that has none."""
+    if any(key.field == "io" for key in file.keys):
+        return _hold_devices
+    places = tuple(number for number, key in enumerate(file.keys) if key.counter)
+    if not places:
+        return None
+
+    def hold(least: Values, now: Values) -> Held:
+        fallen = [number for number in places if _is_below(now[number], least[number])]
+        if not fallen and None not in now:
+            return Held(now, now, 0)
+        shown = tuple(least[number] if number in fallen else value for number, value in enumerate(now))
+        kept = tuple(before if value is None else value for before, value in zip(least, shown, strict=True))
+        return Held(shown, kept, len(fallen))
+
+    return hold
+
+
+def _is_below(now: object, least: object) -> bool:
+    return isinstance(now, int) and isinstance(least, int) and now < least
+
+
+def _hold_devices(least: Values, now: Values) -> Held:
+    """Of ``io.stat``, device by device: one that goes away may come again."""
+    (known,), (told,) = least, now
+    if not isinstance(known, tuple) or not isinstance(told, tuple):
+        return Held(now, now if isinstance(told, tuple) else least, 0)
+    kept = {device[:2]: device for device in known}
+    falls = 0
+    found: list[DeviceIo] = []
+    for device in told:
+        before = kept.get(device[:2], device)
+        lower = list(map(_is_below, device[2:], before[2:]))
+        if True in lower:
+            falls += sum(lower)
+            values = (old if low else new for low, old, new in zip(lower, before[2:], device[2:], strict=True))
+            device = DeviceIo(*device[:2], *values)
+        kept[device[:2]] = device
+        found.append(device)
+    return Held((tuple(found),), (tuple(kept.values()),), falls)
 
 
 def extractor(file: KernelFile) -> Callable[[bytes], Values]:

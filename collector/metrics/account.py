@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 
 from collector import __version__
 from collector.metrics.catalogue import BY_NAME
-from collector.model import SourceName, Tally
-from collector.tally import DUPLICATE_KINDS, INCOMPLETE_REASONS
+from collector.model import REASONS, SourceName, Tally
+from collector.tally import DUPLICATE_KINDS
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Account:
         self.tick_cpu_seconds = 0.0
         self.files_read = 0
         self.cgroups = 0
+        self.counter_falls = 0
         self.read_errors: Counter[str] = Counter(dict.fromkeys(_READ_ERRORS, 0))
         self.descriptors_held: Callable[[], int] | None = None
         self.descriptors_limit: Callable[[], int] | None = None
@@ -104,6 +105,7 @@ class AccountCollector(Collector):
             yield _gauge("podtally_cgroups", {(): account.cgroups})
             yield _counter("podtally_files_read_total", {(): account.files_read})
             yield _counter("podtally_read_errors_total", {(reason,): n for reason, n in account.read_errors.items()})
+            yield _counter("podtally_counter_falls_total", {(): account.counter_falls})
         if account.descriptors_held is not None and account.descriptors_limit is not None:
             yield _gauge("podtally_descriptors_held", {(): account.descriptors_held()})
             yield _gauge("podtally_descriptors_limit", {(): account.descriptors_limit()})
@@ -141,7 +143,7 @@ class AccountCollector(Collector):
             since = (tally.instant.time_ns - names.age_since_ns) / 1e9
             yield _gauge("podtally_names_age_seconds", {(): max(0.0, since)})
         yield _gauge("podtally_pods", {(): len(tally.pods)})
-        yield _gauge("podtally_pods_incomplete", {(one,): tally.incomplete.get(one, 0) for one in INCOMPLETE_REASONS})
+        yield _gauge("podtally_pods_incomplete", {(one,): tally.incomplete.get(one, 0) for one in REASONS})
         yield _gauge("podtally_unnamed_cgroups", {(): len(tally.unnamed)})
         yield _gauge("podtally_duplicates", {(one,): tally.duplicates.get(one, 0) for one in DUPLICATE_KINDS})
         yield from _of_upstream(tally)

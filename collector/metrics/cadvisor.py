@@ -32,7 +32,7 @@ from collector.metrics.cadvisor_catalogue import (
     CadvisorMetric,
 )
 from collector.metrics.catalogue import Series
-from collector.model import NO_LIMIT, DeviceIo, Interface, NodeReading, PodTally, Reading, Tally
+from collector.model import NO_LIMIT, Interface, NodeReading, PodTally, Reading, Tally
 
 _IGNORED_INTERFACES = ("lo", "veth", "docker", "nerdctl")
 """Beginnings of names that cAdvisor leaves out, in any case (``container/libcontainer/handler.go``)."""
@@ -89,7 +89,8 @@ def rows(tally: Tally) -> list[Row]:
     found = [_with_network(Row("node", "/", node_reading(node), node.started_ns), node.network, node.reading)]
     found += [Row("slice", f"/{one.path}", one.reading, one.started_ns) for one in tally.slices]
     for pod in tally.pods:
-        found += _pod_rows(pod)
+        if pod.cgroup.path:
+            found += _pod_rows(pod)
     return found
 
 
@@ -209,25 +210,14 @@ class _Table:
     def _device_cells(self, column: _Column, *, by_number: bool) -> _Cells:
         cells = _Cells([], [], [])
         for row, texts in zip(self.rows, self.labels, strict=True):
-            if not row.reading.details.io:
-                continue
-            for name, one in self._devices(row.reading.details.io, by_number=by_number):
+            for one in row.reading.details.io or ():
+                # Its numbers, not one name for all that have none: a sum of these would fall when one goes away.
+                name = self._names.get(one[:2]) or f"{one.major}:{one.minor}"
                 numbers = (("major", str(one.major)), ("minor", str(one.minor))) if by_number else ()
                 cells.labels.append(texts[("device", name), *numbers, *column.labels])
                 cells.values.append(column.get(one))
                 cells.rows.append(row)
         return cells
-
-    def _devices(self, io: tuple[DeviceIo, ...], *, by_number: bool) -> Iterable[tuple[str, DeviceIo]]:
-        """The devices with their names. Those without one would be one series where the number is no label: the sum."""
-        named = [(self._names.get(one[:2], ""), one) for one in io]
-        unknown = [one for name, one in named if not name]
-        if by_number or len(unknown) < 2:
-            return named
-        sums = (
-            sum(known) if (known := [v for v in of if v is not None]) else None for of in zip(*unknown, strict=True)
-        )
-        return [*((name, one) for name, one in named if name), ("", DeviceIo._make(sums))]
 
     def _interface_cells(self, column: _Column) -> _Cells:
         cells = _Cells([], [], [])

@@ -697,6 +697,13 @@ SELF: tuple[Metric, ...] = (
         only=_CGROUP,
     ),
     _self(
+        "podtally_counter_falls_total",
+        "counter",
+        "",
+        "Counters of the kernel that were lower than before within the life of their cgroup, and were held.",
+        only=_CGROUP,
+    ),
+    _self(
         "podtally_descriptors_held",
         "gauge",
         "",
@@ -768,7 +775,7 @@ SELF: tuple[Metric, ...] = (
         "podtally_refused_items_total",
         "counter",
         "",
-        "Items in lists of pods that were no pods, or in an upstream's answers that were no samples.",
+        "Items in lists of pods that were no pods, and items and values in an upstream's answers that were no samples.",
     ),
     _self("podtally_scrapes_total", "counter", "", "Expositions served.", "path"),
     _self("podtally_scrape_duration_seconds", "summary", "seconds", "Time that rendering an exposition took.", "path"),

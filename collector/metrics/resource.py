@@ -132,9 +132,11 @@ def families(tally: Tally | None) -> Iterator[tuple[Family, list[Sample]]]:
     ):
         if value is not None:
             found[family] = [Sample({}, value, node_ns)]
-    # The kubelet makes a pod's rows while it walks its running containers: without one there are none.
-    pods = [pod for pod in tally.pods if pod.containers]
-    containers = [one for pod in pods for one in pod.containers]
+    # The kubelet makes a pod's rows while it walks its running containers: without one there are none. Where one of
+    # these is in no cgroup of the pod's, the pod's own is not all of it either.
+    pods = [pod for pod in tally.pods if pod.containers and pod.incomplete != "missing_container"]
+    # metrics-server adds up what there is: some of a pod's containers would be taken for all.
+    containers = [one for pod in pods if pod.incomplete is None for one in pod.containers]
     for family, read in _CONTAINER:
         found[family] = _samples(tally, containers, _container_labels, read)
     found[_START] = [

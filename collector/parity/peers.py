@@ -20,7 +20,7 @@ from collector.errors import AnswerError
 from collector.parity.readings import NS_PER_SECOND
 from collector.parity.resource import Owner, parse
 from collector.upstream import metrics_api, summary
-from collector.upstream.samples import Measured, Snapshot
+from collector.upstream.samples import AMOUNT_LIMIT, Measured, Snapshot
 
 NS_PER_MS = 1_000_000
 
@@ -145,16 +145,21 @@ def one_life(earlier: Sample, later: Sample) -> bool:
 
 
 def parse_resource(page: str) -> dict[Owner, Sample]:
-    """Samples of a page in the form of ``/metrics/resource``. Raises :class:`AnswerError` if it is none."""
+    """Samples of a page in the form of ``/metrics/resource``, without those of which a value cannot be true. Raises
+    :class:`AnswerError` if it is none.
+    """
     try:
         series = parse(page)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise AnswerError(f"/metrics/resource is not in the text format: {error}") from error
     cpu: dict[Owner, tuple[int, float]] = {}
     memory: dict[Owner, float] = {}
     starts: dict[Owner, int] = {}
     for one in series:
         name, owner = one.key.name, one.key.owner
+        # Neither is NaN, nor infinity.
+        if not 0 <= one.value < AMOUNT_LIMIT / (NS_PER_SECOND if name in (*_CPU, _START) else 1):
+            continue
         if name in _CPU and one.time_ms is not None:
             cpu[owner] = (one.time_ms * NS_PER_MS, one.value)
         elif name in _MEMORY:

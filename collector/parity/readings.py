@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
-from collector.model import Instant, PodTally, Reading, Tally
+from collector.model import Account, Instant, PodTally, Reading, Tally
 from collector.parity.resource import CLOCK_SLACK_MS, Owner
 
 SLACK_NS = CLOCK_SLACK_MS * 1_000_000
@@ -145,8 +145,8 @@ class Readings:
         self._keep_ns = keep_ns
         self._lives: dict[Owner, list[_Life]] = defaultdict(list)
         self._left: dict[Owner, list[Left]] = defaultdict(list)
-        self.withheld: dict[Owner, str] = {}
-        """Pods whose sum is withheld by the last tick, and why."""
+        self.withheld: dict[Owner, Account] = {}
+        """Pods whose sum is withheld by the last tick, with the account that says why."""
         self.running: Mapping[Owner, tuple[str, ...]] = {}
         """Pods that count as running by the last tick, with the names of their containers."""
         self.first_ns: int | None = None
@@ -172,10 +172,12 @@ class Readings:
         for pod in tally.pods:
             owner = Owner(pod.pod.namespace, pod.pod.name, "")
             self._add_pod(tally, owner, pod)
-            if pod.pod.phase == "Running" and pod.containers:
+            if pod.pod.phase != "Running":
+                continue
+            if pod.containers:
                 running[owner] = tuple(one.container.name for one in pod.containers)
-                if pod.incomplete is not None:
-                    self.withheld[owner] = pod.incomplete
+            if pod.incomplete is not None:
+                self.withheld[owner] = pod.account
         self.running = running
         self._forget()
 

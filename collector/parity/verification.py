@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from collector.errors import AnswerError
-from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Tally
+from collector.model import LASTING, MEANINGS, METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Reason, Tally
 from collector.parity.peers import (
     PodUsage,
     Sample,
@@ -333,8 +333,9 @@ class Verification:
             begin = begin_ns if quantity == "cpu" else None
             return _row(usage.owner, "metrics-api", quantity, theirs, window, found, begin, end_ns)
 
-        if usage.owner in self.readings.withheld:
-            return row(_Compared(None, "not-comparable", f"withheld: {self.readings.withheld[usage.owner]}"))
+        account = self.readings.withheld.get(usage.owner)
+        if account is not None and account.reason is not None:
+            return row(_withheld(account.reason))
         unread = next((one for one in rows if one.verdict == "not-comparable"), None)
         if unread is not None:
             first = unread.reason.partition(":")[0]
@@ -409,7 +410,11 @@ class Verification:
         span = told if isinstance(told, Span) else told.likeliest
         whole = self.readings.cpu(owner, *span)
         if not isinstance(whole, Cpu):
-            return _row(owner, source, "cpu", theirs, exact, _not_comparable(whole), *span)
+            return _row(owner, source, "cpu", theirs, exact, self._no_reading(owner, whole), *span)
+        lasting = self._lasting(owner)
+        if lasting is not None:
+            found = _withheld(lasting, f"; {_text(whole.cores, 'cpu')} by the pod's own cgroup")
+            return _row(owner, source, "cpu", theirs, exact, found, *span)
         parts = [(one, self.readings.cpu(one, *span)) for one in self.readings.living(owner, *span)]
         cores = [part.cores for _, part in parts if isinstance(part, Cpu)]
         sandbox = self.readings.cpu(owner._replace(container=SANDBOX), *span)
@@ -443,7 +448,10 @@ class Verification:
             return _row(owner, source, "memory", theirs, window, found, None, moment[0])
 
         if not isinstance(whole, Memory):
-            return row(_not_comparable(whole))
+            return row(self._no_reading(owner, whole))
+        lasting = self._lasting(owner)
+        if lasting is not None:
+            return row(_withheld(lasting, f"; {_text(whole.nearest_bytes, 'memory')} by the pod's own cgroup"))
         parts = [(one, self.readings.memory(one, *moment)) for one in self.readings.living(owner, *moment)]
         values = [part.nearest_bytes for _, part in parts if isinstance(part, Memory)]
         if len(values) < len(parts) or not parts:
@@ -531,10 +539,21 @@ class Verification:
             found = self._judge(memory.nearest_bytes, theirs, "memory", lambda: _moved(memory, theirs))
         return _row(owner, source, "memory", theirs, window, found, None, moment[0])
 
+    def _lasting(self, owner: Owner) -> Reason | None:
+        """Why the pod's sums are withheld, if that does not pass by itself; ``None`` if they are not."""
+        account = self.readings.withheld.get(owner._replace(container=""))
+        lasts = account is not None and account.reason in LASTING and not account.values
+        return account.reason if account is not None and lasts else None
+
+    def _no_reading(self, owner: Owner, why: Unread) -> _Compared:
+        """Why a value has nothing to be compared with."""
+        lasting = self._lasting(owner)
+        return _not_comparable(why) if lasting is None or why != "unread" else _withheld(lasting)
+
     def _unread(self, owner: Owner, source: Source, why: Unread, end_ns: int) -> _Compared:
         readings = self.readings
-        if why != "unread" or readings.first_ns is None:
-            return _not_comparable(why)
+        if why != "unread" or readings.first_ns is None or self._lasting(owner) is not None:
+            return self._no_reading(owner, why)
         if end_ns <= readings.first_ns:
             return _not_comparable("older")
         # A container that lived for a while by the kubelet's samples and that we have never seen is a fault of ours;
@@ -642,6 +661,10 @@ def _row(
 ) -> Row:
     place = (owner.namespace, owner.pod, owner.container or None)
     return Row(*place, source, quantity, found.ours, theirs, window, found.verdict, found.reason, begin_ns, end_ns)
+
+
+def _withheld(reason: Reason, beside: str = "") -> _Compared:
+    return _Compared(None, "not-comparable", f"withheld: {reason}: {MEANINGS[reason]}{beside}")
 
 
 def _not_comparable(why: Unread) -> _Compared:

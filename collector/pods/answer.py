@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from collector.errors import AnswerError
-from collector.model import Container, Pod
+from collector.model import Container, ContainerState, Pod
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,21 +34,23 @@ class PodList(NamedTuple):
     """Items that are no pods."""
 
 
-def parse_pods(body: bytes, source: str) -> PodList:
-    """Read a PodList. Raises :class:`AnswerError` if ``body`` is not one."""
+def parse_pods(body: bytes, source: str, told_ns: int = 0) -> PodList:
+    """Read a PodList that was asked for at ``told_ns``. Raises :class:`AnswerError` if ``body`` is not one."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise AnswerError(f"{source}: the list of pods is not JSON: {error}") from error
     # null is Go's nil slice. A list without the key is none: a Status, say, must not take all names away.
-    items = (value["items"] or []) if isinstance(value, dict) and "items" in value else None
+    items = value["items"] if isinstance(value, dict) and "items" in value else {}
+    if items is None:
+        items = []
     if not isinstance(items, list):
         raise AnswerError(f"{source}: the answer is no list of pods")
     pods: dict[str, Pod] = {}
     refused = 0
     for item in items:
         try:
-            pod = _pod(item)
+            pod = _pod(item, told_ns)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             refused += 1
             continue
@@ -94,7 +96,7 @@ def parse_time_ns(value: Any) -> int | None:
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
 
 
-def _pod(item: dict[str, Any]) -> Pod:
+def _pod(item: dict[str, Any], told_ns: int) -> Pod:
     metadata, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
     annotations = metadata.get("annotations") or {}
     uid = _word(metadata["uid"])
@@ -115,6 +117,10 @@ def _pod(item: dict[str, Any]) -> Pod:
         owner_kind=owner_kind,
         owner_name=owner_name,
         containers=_containers(status, _spec_images(spec)),
+        runtime_class=_text(spec.get("runtimeClassName")),
+        awaits=_awaits(status, spec),
+        ending=bool(metadata.get("deletionTimestamp")),
+        told_ns=told_ns,
     )
 
 
@@ -159,18 +165,51 @@ def _containers(status: dict[str, Any], spec_images: dict[str, str]) -> dict[str
             for ended in (state.get("terminated"), (entry.get("lastState") or {}).get("terminated")):
                 if isinstance(ended, dict) and (ended_id := _bare_id(ended.get("containerID"))):
                     containers[ended_id] = Container(
-                        name=name, container_id=ended_id, kind=kind, running=False, image="", started_ns=None
+                        name=name, container_id=ended_id, kind=kind, state="ended", image="", started_ns=None
                     )
             if current:
                 containers[current] = Container(
                     name=name,
                     container_id=current,
                     kind=kind,
-                    running=isinstance(running, dict),
+                    state=_state(state, ended=current in containers),
                     image=_text(entry.get("image")) or spec_images.get(name, "") or _text(entry.get("imageID")),
                     started_ns=parse_time_ns(running.get("startedAt")) if isinstance(running, dict) else None,
                 )
     return containers
+
+
+def _state(state: dict[str, Any], *, ended: bool) -> ContainerState:
+    """The state of the container of the current id; ``ended`` if that is one of a terminated state.
+
+    The kubelet says ``waiting: {}`` of a container that the runtime has created and not started, with its id already
+    (``convertContainerStatusToRuntimeStatus``, kubernetes#122763), and ``waiting`` with a reason and the ended one's id
+    of one that waits to be started again.
+    """
+    if isinstance(state.get("running"), dict):
+        return "running"
+    return "ended" if ended or isinstance(state.get("terminated"), dict) else "awaited"
+
+
+def _awaits(status: dict[str, Any], spec: dict[str, Any]) -> bool:
+    """Whether a leaf may come that the status does not name yet: of a container that waits, or of one that has
+    terminated and may be started again.
+    """
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return False
+    policy = spec.get("restartPolicy") or "Always"
+    sidecars = {_text(one.get("name")) for one in _dicts(spec.get("initContainers")) if one.get("restartPolicy")}
+    for key, kind in _STATUS_LISTS:
+        for entry in _dicts(status.get(key)):
+            state = entry.get("state") or {}
+            ended = state.get("terminated")
+            if isinstance(ended, dict):
+                starts_again = policy == "Always" or (policy == "OnFailure" and bool(ended.get("exitCode")))
+                if starts_again and (kind == "app" or _text(entry.get("name")) in sidecars):
+                    return True
+            elif not isinstance(state.get("running"), dict):
+                return True
+    return False
 
 
 def _dicts(value: Any) -> Iterable[dict[str, Any]]:

@@ -34,6 +34,8 @@ class Naming:
         self._state = {KUBELET: "unknown", APISERVER: "unknown"}
         self._source: Literal["kubelet", "apiserver", "memory", "none"] = "none"
         self._from: str | None = None
+        self._running_of: Mapping[str, Pod] = {}
+        self._running_uids: frozenset[str] = frozenset()
         self.keep: Collection[str] = ()
         """Uids that still have a cgroup: a list without them does not take their names away, as that of a kubelet that
         has just started, or of one that has let go of a pod before its cgroup is gone."""
@@ -58,7 +60,7 @@ class Naming:
             state = answer.failure or "no answer"
         else:
             try:
-                listed = parse_pods(answer.body, _PEERS[answer.name])
+                listed = parse_pods(answer.body, _PEERS[answer.name], answer.time_ns)
             except AnswerError as error:
                 state = str(error)
             else:
@@ -99,6 +101,19 @@ class Naming:
     def pods(self) -> Mapping[str, Pod]:
         """Pods by the uid in their cgroup's name."""
         return self._pods.get(self._from, {}) if self._from else {}
+
+    @property
+    def running_uids(self) -> frozenset[str]:
+        """Uids of the pods that run, which have a cgroup with processes on this node. Made anew as the names change."""
+        pods = self.pods
+        if pods is not self._running_of:
+            self._running_of = pods
+            self._running_uids = frozenset(
+                uid
+                for uid, pod in pods.items()
+                if pod.phase == "Running" and any(container.running for container in pod.containers.values())
+            )
+        return self._running_uids
 
     @property
     def state(self) -> NamesState:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from collector import table
 from collector.loop import Published
-from collector.model import NO_LIMIT, ContainerTally, Limit, PodTally, Reading, Sample, Tally
+from collector.model import NO_LIMIT, REASONS, ContainerTally, Limit, PodTally, Reading, Sample, Tally
 from collector.table import Usage, time_text
 
 
@@ -76,6 +77,7 @@ def _pod(one: PodTally, shift_ns: int, start_shift_ns: int) -> dict[str, Any]:
         "cgroup": {"cpu_cores": one.cgroup_cpu_cores, **_reading(one.reading)},
         "overhead": {"cpu_cores": one.overhead_cpu_cores, "memory_bytes": one.overhead_memory_bytes},
         "incomplete": one.incomplete,
+        "missing": list(one.account.missing),
         "sample": _sample(one.sample, shift_ns),
         "containers": [_container(container, start_shift_ns) for container in one.containers],
     }
@@ -103,17 +105,21 @@ def usages(value: Any, *, containers: bool) -> list[Usage]:
     """The rows of an answer of this API, read back. Raises ``KeyError`` or ``TypeError`` if it is none."""
     rows: list[Usage] = []
     for pod in value["pods"]:
-        if pod["phase"] != "Running" or not pod["containers"]:
+        # Older ones tell of no missing containers.
+        missing = pod.get("missing", [])
+        if pod["phase"] != "Running" or not table.runs(bool(pod["containers"]), pod["incomplete"], missing):
             continue
         if containers:
             rows += [_usage(pod, one["name"], one) for one in pod["containers"]]
+            rows += [_usage(pod, name, {"cpu_cores": None, "memory_bytes": None}) for name in missing]
         else:
             rows.append(_usage(pod, "", pod))
     return rows
 
 
 def _usage(pod: Any, container: Any, of: Any) -> Usage:
-    row = Usage(pod["namespace"], pod["name"], container, of["cpu_cores"], of["memory_bytes"])
+    why = pod["incomplete"] if pod["incomplete"] in REASONS else None
+    row = Usage(pod["namespace"], pod["name"], container, of["cpu_cores"], of["memory_bytes"], why)
     if not all(isinstance(name, str) for name in row[:3]):
         raise TypeError(row)
     if not isinstance(row.cpu_cores, float | int | None) or not isinstance(row.memory_bytes, int | None):

@@ -6,7 +6,7 @@ from html import escape
 
 from collector import __version__, table
 from collector.loop import Published
-from collector.model import Tally
+from collector.model import MEANINGS, Tally
 from collector.server.paths import why_not
 from collector.table import time_text
 
@@ -53,7 +53,7 @@ def _warnings(published: Published) -> list[str]:
     elif names.source == "apiserver":
         found.append(f"Names come from the API server: the kubelet: {names.kubelet}.")
     for reason, count in sorted(tally.incomplete.items()):
-        found.append(f"{count} pod{'s' if count > 1 else ''} incomplete: {reason.replace('_', ' ')}.")
+        found.append(f"{count} pod{'s' if count > 1 else ''} without sums: {reason}: {MEANINGS[reason]}.")
     return found
 
 

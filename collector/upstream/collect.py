@@ -18,9 +18,12 @@ from collector.seams import AnswerSource, Clock
 from collector.upstream import metrics_api, summary
 from collector.upstream.join import Part, join
 from collector.upstream.rates import Rates
-from collector.upstream.samples import EMPTY, Snapshot
+from collector.upstream.samples import EMPTY, Snapshot, without_future
 
 log = logging.getLogger(__name__)
+
+AHEAD_NS = 60_000_000_000
+"""How far the clock of another node may be ahead of ours: a sample that is later is of no time that there has been."""
 
 UNUSABLE = "malformed"
 """The code of an answer that was given and is not what was asked for."""
@@ -107,8 +110,9 @@ class _Stream:
         self._change(state or "ok")
         if state is not None:
             return False
-        account.refused_samples += snapshot.refused
+        snapshot = without_future(snapshot, answer.time_ns + AHEAD_NS)
         self.snapshot = self.rates.settle(snapshot) if self.kind.rated else snapshot
+        account.refused_samples += self.snapshot.refused + self.snapshot.refused_values
         self.answered_ns = answer.time_ns
         return True
 
@@ -174,7 +178,7 @@ class UpstreamCollector:
             names=self._names(),
             node_name=self._node_name,
         )
-        if fresh and result.unnamed:
+        if fresh and result.wanted:
             self._answers.ask()
         return result
 

@@ -1,7 +1,7 @@
 """The one join of what an upstream says with the pods' names, to a tally. Pure.
 
 A container is exported where a status names it as running and the upstream has a sample of it. The sums are exported
-where that is so of all running containers, as the contract's section 3 asks.
+where that is so of all running containers, and none is about to run, as the contract's section 3 asks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from collector.model import (
+    WHOLE,
+    Account,
     Container,
     ContainerTally,
     Instant,
@@ -21,6 +23,7 @@ from collector.model import (
     PodCgroup,
     PodTally,
     Reading,
+    Reason,
     Sample,
     SourceName,
     Tally,
@@ -73,6 +76,7 @@ def join(
         names=names,
         incomplete=found.incomplete,
         unnamed=frozenset(found.unnamed),
+        wanted=frozenset(found.unnamed | found.awaited),
         duplicates=found.duplicates,
         source=source,
         upstream=upstream,
@@ -83,10 +87,12 @@ class _Found:
     """What is counted on the way."""
 
     def __init__(self) -> None:
-        self.incomplete: Counter[str] = Counter()
+        self.incomplete: Counter[Reason] = Counter()
         self.duplicates: Counter[str] = Counter()
         self.unnamed: set[tuple[str, int]] = set()
         """As paths: uid or namespace and name of the pod, and the container; there is no inode."""
+        self.awaited: set[tuple[str, int]] = set()
+        """Likewise, of containers that are about to run."""
 
 
 class _At(NamedTuple):
@@ -131,7 +137,7 @@ def _matched(part: Part, found: _Found) -> Iterator[tuple[Pod, PodSample | None]
         without.pop(uid, None)
         yield pod, sample
     for pod in without.values():
-        if pod.phase == "Running" and any(container.running for container in pod.containers.values()):
+        if pod.phase == "Running" and any(container.state != "ended" for container in pod.containers.values()):
             yield pod, None
 
 
@@ -145,23 +151,29 @@ def _pod(at: _At, pod: Pod, sample: PodSample | None, found: _Found) -> PodTally
     named = {container.name: container for container in pod.containers.values() if container.running}
     ended = {container.name for container in pod.containers.values()}
     without_name = [name for name in samples if name not in named and name not in ended]
-    incomplete = "unnamed_container" if without_name else None
+    # Those may have begun to work already, and their samples may be there: without them the sums are of a part.
+    awaited = [container.name for container in pod.containers.values() if container.state == "awaited"]
+    reason: Reason | None = "starting_container" if awaited else "unnamed_container" if without_name else None
+    unread = False
     containers: list[ContainerTally] = []
     kept: list[Measured] = []
     for name in sorted(named):
         container = named[name]
         measured = at.fresh(_of_this_life(samples.get(name), container))
         if measured is None or not _is_whole(measured):
-            incomplete = incomplete or "unread_container"
+            unread = True
         if measured is not None:
             kept.append(measured)
-            leaf = Leaf("", 0, container.container_id, measured.started_ns, at.reading(measured))
+            leaf = Leaf("", 0, container.container_id, measured.started_ns, None, at.reading(measured))
             containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, measured.cpu_cores))
-    if sample is not None:
-        found.unnamed.update((f"{sample.path}/{name}", 0) for name in without_name)
+    if unread:
+        reason = "unread_container"
+    path = sample.path if sample is not None else pod.uid
+    found.unnamed.update((f"{path}/{name}", 0) for name in without_name)
+    found.awaited.update((f"{path}/{name}", 0) for name in awaited)
     cpu_cores: float | None = None
     memory_bytes: int | None = None
-    if containers and pod.phase == "Running" and incomplete is None:
+    if containers and pod.phase == "Running" and reason is None:
         cpu_cores = whole_sum([one.cpu_cores for one in containers])
         memory_bytes = whole_sum([one.memory_bytes for one in containers])
     whole = at.fresh(sample.whole) if sample is not None else None
@@ -182,7 +194,7 @@ def _pod(at: _At, pod: Pod, sample: PodSample | None, found: _Found) -> PodTally
         # Pod and containers are sampled at different times, over different spans: their difference would be of these.
         overhead_cpu_cores=None,
         cpu_peak_cores=None,
-        incomplete=incomplete,
+        account=WHOLE if reason is None else Account(reason),
         containers=tuple(containers),
         sample=_sample(kept),
     )

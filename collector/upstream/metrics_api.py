@@ -12,7 +12,16 @@ from typing import Any
 from collector.model import Reading
 from collector.pods.answer import parse_time_ns
 from collector.upstream.quantity import duration_ns, quantity
-from collector.upstream.samples import Measured, PodSample, Snapshot, items_of, snapshot, word
+from collector.upstream.samples import (
+    AMOUNT_LIMIT,
+    CORES_LIMIT,
+    Measured,
+    PodSample,
+    Snapshot,
+    items_of,
+    snapshot,
+    word,
+)
 
 _WHAT = "the metrics API's answer"
 
@@ -29,6 +38,8 @@ def _pod(item: dict[str, Any]) -> PodSample:
     if time_ns is None:
         raise ValueError("no timestamp")
     window_ns = duration_ns(item["window"])
+    if window_ns <= 0:
+        raise ValueError("a rate over no time")
     containers = {
         word(entry["name"]): _measured(entry["usage"], time_ns, window_ns) for entry in item.get("containers") or []
     }
@@ -37,8 +48,8 @@ def _pod(item: dict[str, Any]) -> PodSample:
 
 def _measured(usage: dict[str, Any], time_ns: int, window_ns: int) -> Measured:
     cores, working_set = quantity(usage["cpu"]), quantity(usage["memory"])
-    if cores < 0 or working_set < 0:
-        raise ValueError("usage below 0")
+    if not 0 <= cores <= CORES_LIMIT or not 0 <= working_set < AMOUNT_LIMIT:
+        raise ValueError("no node uses so much")
     return Measured(
         time_ns=time_ns,
         reading=Reading(monotonic_ns=0, told_working_set_bytes=int(working_set)),

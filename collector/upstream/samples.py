@@ -47,6 +47,16 @@ class Snapshot(NamedTuple):
     node: Measured | None
     refused: int
     """Items that are no samples."""
+    refused_values: int = 0
+    """Values of items that are used, which cannot be true: they are absent."""
+
+
+AMOUNT_LIMIT = 1 << 63
+"""No node has so many bytes, nor used so many nanoseconds. A kubelet writes such a number where it has subtracted below
+zero, in unsigned arithmetic of 64 bits."""
+
+CORES_LIMIT = 8192
+"""As many CPUs as Linux can have (``CONFIG_NR_CPUS`` of x86): nothing uses more cores."""
 
 
 EMPTY = Snapshot((), None, 0)
@@ -65,7 +75,7 @@ def items_of(body: bytes, key: str, what: str) -> tuple[dict[str, Any], list[Any
     return value, items
 
 
-def snapshot(items: list[Any], pod: Callable[[Any], PodSample], node: Measured | None = None) -> Snapshot:
+def snapshot(items: list[Any], pod: Callable[[Any], PodSample]) -> Snapshot:
     """The samples of an answer's items; one that ``pod`` cannot read is none and is counted."""
     pods: list[PodSample] = []
     refused = 0
@@ -74,7 +84,33 @@ def snapshot(items: list[Any], pod: Callable[[Any], PodSample], node: Measured |
             pods.append(pod(item))
         except (KeyError, TypeError, ValueError, AttributeError):
             refused += 1
-    return Snapshot(tuple(pods), node, refused)
+    return Snapshot(tuple(pods), None, refused)
+
+
+def without_future(snapshot: Snapshot, latest_ns: int) -> Snapshot:
+    """Without the samples of a time after ``latest_ns``, which would never be too old, and without such starts; these
+    are counted.
+    """
+    late = 0
+
+    def kept(measured: Measured | None) -> Measured | None:
+        nonlocal late
+        if measured is None:
+            return None
+        if measured.time_ns > latest_ns:
+            late += 1
+            return None
+        if measured.started_ns is not None and measured.started_ns > latest_ns:
+            late += 1
+            return measured._replace(started_ns=None)
+        return measured
+
+    def pod(sample: PodSample) -> PodSample:
+        containers = {name: one for name, each in sample.containers.items() if (one := kept(each)) is not None}
+        return sample._replace(whole=kept(sample.whole), containers=containers)
+
+    pods, node = tuple(map(pod, snapshot.pods)), kept(snapshot.node)
+    return snapshot._replace(pods=pods, node=node, refused_values=snapshot.refused_values + late)
 
 
 def word(value: Any) -> str:

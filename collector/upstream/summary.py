@@ -11,6 +11,9 @@ Where the values come from (``pkg/kubelet/stats/helper.go``, ``cadvisorInfoToCPU
   zeros. No container has run without any CPU or without any memory, so that these two zeros are read as absent, and
   all else with them; metrics-server leaves such pods out.
 - Times are cut to whole seconds, as ``metav1.Time`` is.
+
+A value that cannot be true is absent, and counted: one that is no number or out of all bounds, and a working set above
+the usage that it is a part of. That a pod's start is after its sample is no contradiction: its status has it later.
 """
 
 from __future__ import annotations
@@ -19,83 +22,116 @@ from typing import Any
 
 from collector.model import Details, Reading
 from collector.pods.answer import parse_time_ns
-from collector.upstream.samples import Measured, PodSample, Snapshot, items_of, snapshot, word
+from collector.upstream.samples import (
+    AMOUNT_LIMIT,
+    CORES_LIMIT,
+    Measured,
+    PodSample,
+    Snapshot,
+    items_of,
+    snapshot,
+    word,
+)
 
 _WHAT = "the kubelet's /stats/summary"
-_LIMIT = 1 << 64
+_WRAP = 1 << 64
 _NS_PER_USEC = 1000
+
+_Object = dict[str, Any]
 
 
 def parse(body: bytes) -> Snapshot:
     """Read an answer. Raises :class:`collector.errors.AnswerError` if it is not one."""
     value, items = items_of(body, "pods", _WHAT)
-    return snapshot(items, _pod, _measured(value.get("node")))
+    reader = _Reader()
+    node = reader.measured(value.get("node"))
+    return snapshot(items, reader.pod)._replace(node=node, refused_values=reader.refused)
 
 
-def _pod(item: dict[str, Any]) -> PodSample:
-    of = item["podRef"]
-    containers: dict[str, Measured] = {}
-    for entry in item.get("containers") or []:
-        measured = _measured(entry)
-        if measured is not None:
-            containers[word(entry["name"])] = measured
-    return PodSample(word(of["namespace"]), word(of["name"]), word(of["uid"]), _measured(item), containers)
-
-
-def _object(value: Any) -> dict[str, Any]:
+def _object(value: Any) -> _Object:
     return value if isinstance(value, dict) else {}
 
 
-def _number(of: dict[str, Any], key: str) -> int | None:
-    value = of.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LIMIT:
+class _Reader:
+    """Reads an answer's items, and counts the values that cannot be true."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    def pod(self, item: _Object) -> PodSample:
+        """One of the answer's pods. Raises what an item raises that is none."""
+        of = item["podRef"]
+        containers: dict[str, Measured] = {}
+        for entry in item.get("containers") or []:
+            measured = self.measured(entry)
+            if measured is not None:
+                containers[word(entry["name"])] = measured
+        return PodSample(word(of["namespace"]), word(of["name"]), word(of["uid"]), self.measured(item), containers)
+
+    def measured(self, value: Any) -> Measured | None:
+        """A container, a pod or the node: all three have the same parts. ``None`` without a time."""
+        of = _object(value)
+        cpu, memory, swap, io = (_object(of.get(part)) for part in ("cpu", "memory", "swap", "io"))
+        time_ns = parse_time_ns(cpu.get("time")) or parse_time_ns(memory.get("time"))
+        if time_ns is None:
+            return None
+        usage_ns = self._number(cpu, "usageCoreNanoSeconds") or None
+        current, working_set = self._number(memory, "usageBytes") or None, self._number(memory, "workingSetBytes")
+        if current is not None and working_set is not None and working_set > current:
+            working_set = self._none()
+        nanocores = self._number(cpu, "usageNanoCores", CORES_LIMIT * 1_000_000_000)
+        details = Details()
+        if usage_ns is not None and current is not None:
+            details = self._details(cpu, memory, swap, io, working_set)
+        return Measured(
+            time_ns=time_ns,
+            reading=Reading(
+                monotonic_ns=0,
+                cpu_usage_usec=None if usage_ns is None else usage_ns // _NS_PER_USEC,
+                memory_current_bytes=current,
+                # A working set of 0 beside some usage is a page cache that is not in recent use.
+                told_working_set_bytes=working_set if working_set or current else None,
+                details=details,
+            ),
+            cpu_cores=None if nanocores is None else nanocores / 1e9,
+            started_ns=parse_time_ns(of.get("startTime")),
+        )
+
+    def _details(self, cpu: _Object, memory: _Object, swap: _Object, io: _Object, working_set: int | None) -> Details:
+        swapped = self._number(swap, "swapUsageBytes")
+        return Details(
+            memory_anon_bytes=self._number(memory, "rssBytes"),
+            memory_limit_bytes=self._limit(memory, "availableBytes", working_set),
+            swap_usage_bytes=swapped,
+            swap_limit_bytes=self._limit(swap, "swapAvailableBytes", swapped),
+            cpu_pressure_some_usec=self._pressure(cpu, "some"),
+            cpu_pressure_full_usec=self._pressure(cpu, "full"),
+            memory_pressure_some_usec=self._pressure(memory, "some"),
+            memory_pressure_full_usec=self._pressure(memory, "full"),
+            io_pressure_some_usec=self._pressure(io, "some"),
+            io_pressure_full_usec=self._pressure(io, "full"),
+        )
+
+    def _number(self, of: _Object, key: str, limit: int = AMOUNT_LIMIT) -> int | None:
+        value = of.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < limit:
+            return self._none()
+        return value
+
+    def _none(self) -> int | None:
+        """In place of a value that cannot be true."""
+        self.refused += 1
         return None
-    return value
 
+    def _limit(self, of: _Object, key: str, used: int | None) -> int | None:
+        """The limit of which ``key`` is what is left; below 0 that has been wrapped around."""
+        left = self._number(of, key, _WRAP)
+        if left is None or used is None:
+            return None
+        limit = (left + used) % _WRAP
+        return limit if limit < AMOUNT_LIMIT else self._none()
 
-def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else (first + second) % _LIMIT
-
-
-def _pressure(of: dict[str, Any], share: str) -> int | None:
-    return _number(_object(_object(of.get("psi")).get(share)), "total")
-
-
-def _measured(value: Any) -> Measured | None:
-    """A container, a pod or the node: all three have the same parts. ``None`` without a time."""
-    of = _object(value)
-    cpu, memory, swap, io = (_object(of.get(part)) for part in ("cpu", "memory", "swap", "io"))
-    time_ns = parse_time_ns(cpu.get("time")) or parse_time_ns(memory.get("time"))
-    if time_ns is None:
-        return None
-    usage_ns = _number(cpu, "usageCoreNanoSeconds") or None
-    current, working_set = _number(memory, "usageBytes") or None, _number(memory, "workingSetBytes")
-    nanocores = _number(cpu, "usageNanoCores")
-    return Measured(
-        time_ns=time_ns,
-        reading=Reading(
-            monotonic_ns=0,
-            cpu_usage_usec=None if usage_ns is None else usage_ns // _NS_PER_USEC,
-            memory_current_bytes=current,
-            # A working set of 0 beside some usage is a page cache that is not in recent use.
-            told_working_set_bytes=working_set if working_set or current else None,
-            details=Details() if usage_ns is None or current is None else _details(cpu, memory, swap, io),
-        ),
-        cpu_cores=None if nanocores is None else nanocores / 1e9,
-        started_ns=parse_time_ns(of.get("startTime")),
-    )
-
-
-def _details(cpu: dict[str, Any], memory: dict[str, Any], swap: dict[str, Any], io: dict[str, Any]) -> Details:
-    return Details(
-        memory_anon_bytes=_number(memory, "rssBytes"),
-        memory_limit_bytes=_sum(_number(memory, "availableBytes"), _number(memory, "workingSetBytes")),
-        swap_usage_bytes=_number(swap, "swapUsageBytes"),
-        swap_limit_bytes=_sum(_number(swap, "swapAvailableBytes"), _number(swap, "swapUsageBytes")),
-        cpu_pressure_some_usec=_pressure(cpu, "some"),
-        cpu_pressure_full_usec=_pressure(cpu, "full"),
-        memory_pressure_some_usec=_pressure(memory, "some"),
-        memory_pressure_full_usec=_pressure(memory, "full"),
-        io_pressure_some_usec=_pressure(io, "some"),
-        io_pressure_full_usec=_pressure(io, "full"),
-    )
+    def _pressure(self, of: _Object, share: str) -> int | None:
+        return self._number(_object(_object(of.get("psi")).get(share)), "total")

@@ -81,7 +81,7 @@ def test_what_is_no_counter_is_as_recorded() -> None:
 def frame_of(usage: int | None, *, ino: int = 1, oom_kills: int | None = None, leaf: int | None = None) -> Frame:
     """A frame of one pod, with a leaf or without."""
     reading = Reading(0, cpu_usage_usec=usage, details=Details(memory_oom_kill_events=oom_kills))
-    leaves = () if leaf is None else (Leaf("p/l", 5, "l", None, Reading(0, cpu_usage_usec=leaf)),)
+    leaves = () if leaf is None else (Leaf("p/l", 5, "l", None, None, Reading(0, cpu_usage_usec=leaf)),)
     pod = PodCgroup("p", ino, "uid", "Burstable", None, reading, leaves)
     return Frame(Instant(0, 0), NodeReading(Reading(0)), (pod,), {}, 0, 0)
 

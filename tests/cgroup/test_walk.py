@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from collector.cgroup.files import FAST, SLOW, Needs
-from collector.cgroup.walk import Walker, find_kubepods
-from collector.errors import Denied, EndOfRecording, Gone, UnsupportedNode
+from collector.cgroup.walk import Walker
+from collector.errors import Denied, EndOfRecording, Gone
 from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
 from collector.model import Details, DeviceIo, Frame, Interface, NodeReading, Reading
@@ -75,27 +75,6 @@ SHAPES: dict[str, list[tuple[str, int]]] = {
 def test_a_layout_gives_its_pods_and_leaves(name: str) -> None:
     """Each synthetic layout has these pods, by QoS class, with so many leaves, in its first frame."""
     assert shape(frames_of(recording(name))[0]) == SHAPES[name]
-
-
-KUBEPODS = {
-    "systemd-containerd.tar.zst": ("kubepods.slice",),
-    "cgroupfs-containerd.tar.zst": ("kubepods",),
-    "kind-nested": ("kubelet.slice/kubelet-kubepods.slice",),
-    "docker-outside-kind": (f"system.slice/docker-{'0' * 64}.scope/kubelet.slice/kubelet-kubepods.slice",),
-}
-
-
-def masked(path: str) -> str:
-    """A path with any container id made zeros."""
-    return "/".join(part[:7] + "0" * 64 + part[71:] if part.startswith("docker-") else part for part in path.split("/"))
-
-
-@pytest.mark.parametrize("name", KUBEPODS)
-def test_kubepods_is_found_by_looking(name: str) -> None:
-    """At the root for both drivers, and below other roots for kind, from the inside and from the host."""
-    walker = Walker(RecordedTree(recording(name)))
-    walker.tick()
-    assert tuple(map(masked, walker.kubepods)) == KUBEPODS[name]
 
 
 @pytest.mark.parametrize("name", ["systemd-containerd.tar.zst", "cgroupfs-containerd.tar.zst"])
@@ -158,105 +137,6 @@ def test_a_cgroup_that_is_gone_in_a_frame_is_left_out_of_it() -> None:
     gone = usage(first).keys() - usage(second).keys()
     assert [path.count("/") for path in gone] == [3]
     assert second.errors == {}
-
-
-# --- where kubepods is ----------------------------------------------------------------------------------------------
-
-
-def pods_at(*tops: str) -> dict[str, Cgroup]:
-    """A tree in memory with a pod of one leaf below each of ``tops``."""
-    made = {".": Cgroup(1, {"cpu.stat": b"usage_usec 5\n"})}
-    for number, top in enumerate(tops):
-        parts = top.split("/")
-        for depth in range(len(parts)):
-            made.setdefault("/".join(parts[: depth + 1]), Cgroup(100 * number + depth + 10))
-        made[f"{top}/pod{number}"] = Cgroup(1000 + number, {"cpu.stat": b"usage_usec 7\n"})
-        made[f"{top}/pod{number}/{LEAF_A}"] = Cgroup(2000 + number, {"cpu.stat": b"usage_usec 6\n"})
-    return made
-
-
-def test_kubepods_may_be_given() -> None:
-    """A path that no search would find is followed when it is given, with or without slashes around it."""
-    tree = MemoryTree(pods_at("odd/place"))
-    assert [leaves(Walker(tree, kubepods=given).tick()) for given in (None, "odd/place", "/odd/place/")] == [
-        {},
-        {"0": ["a"]},
-        {"0": ["a"]},
-    ]
-
-
-def test_what_is_given_is_followed_alone() -> None:
-    """With a path given nothing else is looked for."""
-    tree = MemoryTree(pods_at("a/kubepods", "b/kubepods"))
-    assert leaves(Walker(tree, kubepods="b/kubepods").tick()) == {"1": ["a"]}
-
-
-def test_both_drivers_trees_side_by_side_are_one_node() -> None:
-    """A node that went from one driver to the other has both, and both are followed."""
-    assert leaves(Walker(MemoryTree(pods_at("kubepods", "kubepods.slice"))).tick()) == {"0": ["a"], "1": ["a"]}
-
-
-def test_several_nodes_below_one_root_are_refused_with_what_to_do() -> None:
-    """Two kubepods under different parents are two nodes: the sentence names them and the flag."""
-    tree = MemoryTree(pods_at("system.slice/docker-1/kubepods", "system.slice/docker-2/kubepods"))
-    with pytest.raises(UnsupportedNode) as refused:
-        find_kubepods(tree)
-    assert str(refused.value) == (
-        "several nodes' pods are below this cgroup root (system.slice/docker-1/kubepods, "
-        "system.slice/docker-2/kubepods): choose one with --kubepods"
-    )
-
-
-def test_the_kubepods_nearest_to_the_root_is_the_nodes() -> None:
-    """A kind cluster inside a pod of the node does not make the node ambiguous."""
-    assert find_kubepods(MemoryTree(pods_at("kubepods", "kubepods/pod0/x/kubepods"))) == ["kubepods"]
-
-
-def test_a_search_has_an_end() -> None:
-    """Below six levels kubepods is not looked for."""
-    found = [find_kubepods(MemoryTree(pods_at("/".join(["d"] * depth + ["kubepods"])))) for depth in (5, 6)]
-    assert found == [["d/d/d/d/d/kubepods"], []]
-
-
-def test_a_node_without_a_kubelet_has_no_pods() -> None:
-    """No kubepods is no error: a kubelet may come up later."""
-    frame = Walker(MemoryTree({".": Cgroup(1, {"cpu.stat": b"usage_usec 5\n"})})).tick()
-    assert (frame.pods, frame.errors, frame.node.reading.cpu_usage_usec) == ((), {}, 5)
-
-
-@pytest.mark.parametrize("top", ["kubepods", "kubelet.slice/kubelet-kubepods.slice"])
-def test_a_kubepods_that_appears_later_is_found(top: str) -> None:
-    """At the root or nested, it is found when the root changes."""
-    tree = MemoryTree(pods_at())
-    walker = Walker(tree)
-    first = walker.tick()
-    tree.cgroups |= pods_at(top)
-    second = walker.tick()
-    assert [leaves(first), leaves(second)] == [{}, {"0": ["a"]}]
-
-
-def test_a_nested_kubepods_that_appears_below_an_old_directory_is_found(tmp_path: Path) -> None:
-    """Where the root itself does not change, it is found within ten ticks."""
-    root = v2_root(tmp_path / "cgroup")
-    shutil.rmtree(root / "kubepods")
-    (root / "kubelet.slice").mkdir()
-    walker = Walker(live(root))
-    walker.tick()
-    cgroup(root / "kubelet.slice" / "kubelet-kubepods.slice" / "podx" / LEAF_A)
-    assert [leaves(walker.tick()) for _ in range(10)][-1] == {"x": ["a"]}
-    walker.close()
-
-
-def test_a_kubepods_that_goes_and_comes_back_is_followed_again() -> None:
-    """A kubelet that makes its tree anew is followed at the next tick."""
-    tree = MemoryTree(pods_at("kubepods"))
-    walker = Walker(tree)
-    seen = [leaves(walker.tick())]
-    kept, tree.cgroups = tree.cgroups, pods_at()
-    seen.append(leaves(walker.tick()))
-    tree.cgroups = {path: Cgroup(one.ino + 5, one.files) if path != "." else one for path, one in kept.items()}
-    seen.append(leaves(walker.tick()))
-    assert seen == [{"0": ["a"]}, {}, {"0": ["a"]}]
 
 
 # --- a tree that changes --------------------------------------------------------------------------------------------
@@ -468,14 +348,6 @@ def test_a_kubepods_that_may_not_be_opened_ends_no_tick() -> None:
     tree.cgroups["kubepods"].opening = errno.EACCES
     frame = Walker(tree, kubepods="kubepods").tick()
     assert (frame.pods, frame.errors, frame.node.reading.cpu_usage_usec) == ((), {"denied": 1}, 99)
-
-
-def test_a_directory_that_cannot_be_listed_does_not_end_the_search() -> None:
-    """Beside it kubepods is found."""
-    tree = small({"a": Cgroup(50, listing=errno.EACCES), "b": Cgroup(51), "b/kubepods": Cgroup(52)})
-    for path in [path for path in tree.cgroups if path.startswith("kubepods")]:
-        del tree.cgroups[path]
-    assert find_kubepods(tree) == ["b/kubepods"]
 
 
 def test_a_root_that_cannot_be_opened_fails_the_tick() -> None:
@@ -704,7 +576,9 @@ def test_what_is_not_needed_is_not_read() -> None:
     """A slow file that gives none of the fields that are needed, of pods or of containers, is not read of these."""
     tree = small()
     wanted = Needs(pods=frozenset({"tasks"}), containers=frozenset({"memory_peak_bytes", "memory_anon_bytes"}))
-    Walker(tree, slow_every=1, needs=wanted).tick()
+    walker = Walker(tree, slow_every=1, needs=wanted)
+    walker.tick()
+    walker.tick()
     names = {
         of: {path.rpartition("/")[2] for path in tree.reads if path.rpartition("/")[0] == of}
         for of in ("kubepods/podx", A)
@@ -796,18 +670,6 @@ def test_sandboxes_are_read_with_the_slow_files() -> None:
 
     assert len(stamps) == 3
     assert len(frame.pods[0].leaves) == len(first.pods[0].leaves)
-
-
-@pytest.mark.parametrize(("given", "what"), [(None, "no kubepods cgroup"), ("mistyped", "no cgroup mistyped")])
-def test_a_node_without_pods_cgroups_is_told_once(
-    given: str | None, what: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A mistyped --kubepods does not pass for a node without pods."""
-    walker = Walker(MemoryTree({".": Cgroup(1, {"cpu.stat": b"usage_usec 5\n"})}), kubepods=given)
-    walker.tick()
-    walker.tick()
-
-    assert caplog.messages == [f"there is {what} on this node (yet): podtally doctor tells more"]
 
 
 # --- what is read seldom --------------------------------------------------------------------------------------------

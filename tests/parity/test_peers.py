@@ -72,6 +72,19 @@ def test_any_bytes_are_an_answer_or_an_error(parse: Callable[[bytes], object], d
         parse(data)
 
 
+@pytest.mark.parametrize("value", ["-1", "NaN", "+Inf", "1e19"])
+@pytest.mark.parametrize("of", ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes"])
+def test_a_value_that_cannot_be_true_is_no_sample(of: str, value: str) -> None:
+    """The container has none then; the others on the page have theirs."""
+    lines = [
+        f'{name}{{container="{container}",namespace="a",pod="p"}} {value if (name, container) == (of, "c") else 1} 5000'
+        for name in ("container_cpu_usage_seconds_total", "container_memory_working_set_bytes")
+        for container in ("c", "d")
+    ]
+
+    assert list(parse_resource("\n".join((*lines, "")))) == [Owner("a", "p", "d")]
+
+
 def page(*samples: tuple[int, float, int]) -> list[str]:
     """Pages of a container with samples at seconds, with CPU seconds and bytes."""
     labels = '{container="c",namespace="n",pod="p"}'

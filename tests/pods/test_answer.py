@@ -55,7 +55,7 @@ def container(name: str, container_id: str, **changes: Any) -> Container:
         "name": name,
         "container_id": container_id,
         "kind": "app",
-        "running": True,
+        "state": "running",
         "image": "img:1",
         "started_ns": STARTED_NS,
     }
@@ -64,7 +64,7 @@ def container(name: str, container_id: str, **changes: Any) -> Container:
 
 def ended(name: str, container_id: str, kind: str = "app") -> Container:
     """What is made of one that has ended."""
-    return container(name, container_id, kind=kind, running=False, image="", started_ns=None)
+    return container(name, container_id, kind=kind, state="ended", image="", started_ns=None)
 
 
 def test_a_pod_has_what_the_answer_says() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from collector.errors import AnswerError
 from collector.upstream import metrics_api, summary
-from collector.upstream.samples import Snapshot
+from collector.upstream.samples import Snapshot, without_future
 
 TIME = "2026-11-23T06:08:46Z"
 TIME_NS = 1795414126 * 1_000_000_000
@@ -87,6 +87,9 @@ def test_no_pods_are_an_answer(key: str) -> None:
         ("items", of_metrics_api(containers=[{"name": "c"}])),
         ("items", of_metrics_api(containers=[{"name": "c", "usage": {"cpu": "x", "memory": "1"}}])),
         ("items", of_metrics_api(containers=[{"name": "c", "usage": {"cpu": "-1", "memory": "1"}}])),
+        ("items", of_metrics_api(containers=[{"name": "c", "usage": {"cpu": "8193", "memory": "1"}}])),
+        ("items", of_metrics_api(containers=[{"name": "c", "usage": {"cpu": "1", "memory": "8Ei"}}])),
+        ("items", of_metrics_api(window="0s")),
         ("items", of_metrics_api(metadata={"name": "", "namespace": "a"})),
     ],
 )
@@ -99,23 +102,81 @@ def test_an_item_that_is_none_is_left_out_and_counted(key: str, item: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("memory", "told"),
+    ("memory", "told", "refused"),
     [
-        ({"usageBytes": 300, "workingSetBytes": 0}, 0),
-        ({"usageBytes": 0, "workingSetBytes": 0}, None),
-        ({"usageBytes": 300, "workingSetBytes": -1}, None),
-        ({"usageBytes": 300, "workingSetBytes": True}, None),
-        ({"usageBytes": 300, "workingSetBytes": 1 << 64}, None),
-        ({"usageBytes": 300, "workingSetBytes": "200"}, None),
-        ({"usageBytes": 300}, None),
-        (None, None),
+        ({"usageBytes": 300, "workingSetBytes": 300}, 300, 0),
+        ({"usageBytes": 300, "workingSetBytes": 0}, 0, 0),
+        ({"usageBytes": 0, "workingSetBytes": 0}, None, 0),
+        ({"usageBytes": 300, "workingSetBytes": 301}, None, 1),
+        ({"usageBytes": 300, "workingSetBytes": -1}, None, 1),
+        ({"usageBytes": 300, "workingSetBytes": True}, None, 1),
+        ({"usageBytes": 300, "workingSetBytes": (1 << 64) - 4096}, None, 1),
+        ({"usageBytes": 1 << 63, "workingSetBytes": 1 << 63}, None, 2),
+        ({"workingSetBytes": 1 << 63}, None, 1),
+        ({"usageBytes": 300, "workingSetBytes": "200"}, None, 1),
+        ({"usageBytes": 300}, None, 0),
+        (None, None, 0),
     ],
 )
-def test_a_working_set_is_a_number_or_absent(memory: Any, told: int | None) -> None:
-    """0 beside some usage is a value; 0 beside none, and what is no number of bytes, is absent."""
-    (pod,) = read("pods", of_summary(memory=memory)).pods
+def test_a_working_set_is_a_number_or_absent(memory: Any, told: int | None, refused: int) -> None:
+    """0 beside some usage is a value; 0 beside none is absent. What is no number of bytes, or above the usage that it
+    is a part of, is absent and counted.
+    """
+    snapshot = read("pods", of_summary(memory=memory))
 
-    assert pod.containers["c"].reading.memory_working_set_bytes == told
+    assert snapshot.pods[0].containers["c"].reading.memory_working_set_bytes == told
+    assert (snapshot.refused, snapshot.refused_values) == (0, refused)
+
+
+@pytest.mark.parametrize(
+    ("parts", "field"),
+    [
+        ({"cpu": {"time": TIME, "usageCoreNanoSeconds": -1}}, "cpu_usage_usec"),
+        ({"cpu": {"time": TIME, "usageCoreNanoSeconds": 1 << 63}}, "cpu_usage_usec"),
+        ({"cpu": {"time": TIME, "usageCoreNanoSeconds": 1, "psi": {"some": {"total": -1}}}}, "cpu_pressure_some_usec"),
+        ({"swap": {"swapUsageBytes": 1 << 63}}, "swap_usage_bytes"),
+        ({"swap": {"swapUsageBytes": 1, "swapAvailableBytes": 1 << 63}}, "swap_limit_bytes"),
+        (
+            {"memory": {"time": TIME, "usageBytes": 9, "workingSetBytes": 1, "availableBytes": 1 << 64}},
+            "memory_limit_bytes",
+        ),
+        ({"memory": {"time": TIME, "usageBytes": 9, "workingSetBytes": 1, "rssBytes": -1}}, "memory_anon_bytes"),
+    ],
+)
+def test_a_value_that_cannot_be_true_is_absent_and_counted(parts: dict[str, Any], field: str) -> None:
+    """Below 0, or more than any node has; what is made of it is absent too, and the rest of the container stays."""
+    snapshot = read("pods", of_summary(**parts))
+    reading = snapshot.pods[0].containers["c"].reading
+
+    assert next(getattr(of, field) for of in (reading, reading.details) if hasattr(of, field)) is None
+    assert snapshot.refused_values == 1
+
+
+@pytest.mark.parametrize(("nanocores", "told"), [(8191 * 10**9, 8191.0), (8192 * 10**9, None), (-1, None)])
+def test_a_rate_that_no_node_has_the_cpus_for_is_absent(nanocores: int, told: float | None) -> None:
+    """As where a counter fell and the kubelet has subtracted below zero."""
+    snapshot = read("pods", of_summary(cpu={"time": TIME, "usageCoreNanoSeconds": 1, "usageNanoCores": nanocores}))
+
+    assert (snapshot.pods[0].containers["c"].cpu_cores, snapshot.refused_values) == (told, int(told is None))
+
+
+def test_the_nodes_own_values_are_held_to_the_same() -> None:
+    """Its working set is a part of its usage as well."""
+    node = {"memory": {"time": TIME, "usageBytes": 1, "workingSetBytes": 2}}
+    snapshot = summary.parse(json.dumps({"node": node, "pods": []}).encode())
+
+    assert snapshot.node is not None
+    assert (snapshot.node.reading.memory_working_set_bytes, snapshot.refused_values) == (None, 1)
+
+
+def test_what_is_of_the_future_is_left_out_and_counted() -> None:
+    """A sample is none, and a start alone is absent."""
+    snapshot = read("pods", of_summary(), of_summary(startTime="2099-01-01T00:00:00Z"))
+    early, in_time = without_future(snapshot, TIME_NS - 1), without_future(snapshot, TIME_NS)
+
+    assert ([(one.whole, one.containers) for one in early.pods], early.refused_values) == ([(None, {})] * 2, 4)
+    assert [one.containers["c"].started_ns for one in in_time.pods] == [TIME_NS, None]
+    assert in_time.refused_values == 1
 
 
 def test_a_container_without_a_time_is_not_measured() -> None:

@@ -14,7 +14,7 @@ from collector.metrics.account import Account
 from collector.model import Answer, Instant, SourceName, Tally
 from collector.upstream.collect import KINDS, METRICS_API, SUMMARY, UpstreamCollector
 from tests.replays import replayed_upstream
-from tests.support import SECOND_NS, recording
+from tests.support import SECOND_NS, case, recording
 
 PARITY = "parity-1hz.tar.zst"
 BEGUN_NS = 1_795_414_000 * SECOND_NS
@@ -171,6 +171,57 @@ def test_an_answer_is_served_until_the_next_and_grows_old() -> None:
     assert [tally.upstream.age_seconds(tally.instant.time_ns) for tally in (first, later) if tally.upstream] == [0, 9]
     times = [tally.instant.wall_ns(tally.pods[0].containers[0].reading.monotonic_ns) for tally in (first, later)]
     assert times == [BEGUN_NS + 10 * SECOND_NS] * 2
+
+
+@pytest.mark.parametrize("sampled_already", [True, False])
+@pytest.mark.parametrize("source", ["summary", "metrics-api"])
+@pytest.mark.parametrize("state", [{"waiting": {}}, {"waiting": {"reason": "ContainerCreating"}}])
+def test_a_container_that_is_about_to_run_is_a_part_of_the_sum(
+    state: dict[str, Any], source: SourceName, sampled_already: bool
+) -> None:
+    """The runtime has made it and the status does not call it running: with its sample or without, the sums of the
+    others would be of a part, and the names are asked for again.
+    """
+    peers = Peers()
+    one = pod("p", "main")
+    one["status"]["containerStatuses"].append({"name": "side", "containerID": "containerd://new", "state": state})
+    peers.put(NODE, listed(one))
+    used = {"main": 100, "side": 10} if sampled_already else {"main": 100}
+    said = sampled(0, ("p", used)) if source == "summary" else measured_by_api(0, ("p", used))
+    peers.put(KINDS[source].answer, said)
+    tally = collector(peers, source).tick()
+
+    assert sums(tally) == {"p": (None, None)}
+    assert dict(tally.incomplete) == {"starting_container": 1}
+    assert (tally.unnamed, peers.asked) == (frozenset(), 1)
+
+
+# --- values that cannot be true -------------------------------------------------------------------------------------
+
+
+def test_a_working_set_above_the_usage_is_in_no_sum() -> None:
+    """Of two containers one has a working set of 2^64 - 4096: it has none, the pod has no sums, and it is counted."""
+    replayed = replayed_upstream(case("s-ws-huge"), "summary")
+    *_, last = replayed.tallies()
+    (one,) = last.pods
+
+    assert [(each.container.name, each.memory_bytes) for each in one.containers] == [("side", 30 << 20), ("web", None)]
+    assert (one.cpu_cores, one.memory_bytes, one.incomplete) == (None, None, "unread_container")
+    assert one.reading.memory_working_set_bytes == 126_877_696
+    assert replayed.account.refused_items == len(case("s-ws-huge").frames)
+
+
+@pytest.mark.parametrize(("ahead", "kept"), [(60, True), (61, False)])
+@pytest.mark.parametrize("source", ["summary", "metrics-api"])
+def test_a_sample_of_the_future_is_none(source: SourceName, ahead: int, kept: bool) -> None:
+    """Another clock may be a minute ahead; what is later would never be too old."""
+    peers = Peers()
+    peers.put(NODE, listed(pod("p", "main")))
+    said = sampled(ahead, ("p", {"main": 100})) if source == "summary" else measured_by_api(ahead, ("p", {"main": 1}))
+    peers.put(KINDS[source].answer, said)
+    tally = collector(peers, source).tick()
+
+    assert [bool(one.containers) for one in tally.pods] == [kept]
 
 
 # --- what is not whole ----------------------------------------------------------------------------------------------

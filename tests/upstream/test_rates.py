@@ -115,3 +115,44 @@ def test_without_a_counter_there_is_no_rate() -> None:
     settled(rates, 100, 5000 * MS, 0.1)
 
     assert rate(settled(rates, 115, None, 0.0)) == (None, None)
+
+
+def counted(rates: Rates, second: int, usage_usec: int) -> tuple[int | None, int]:
+    """What is told of the counter, and how many values were refused, of a container without a pod's own."""
+    one = Measured(second * SECOND_NS, Reading(0, usage_usec), None)
+    snapshot = rates.settle(Snapshot((PodSample("a", "p", "u", None, {"c": one}),), None, 0))
+    return snapshot.pods[0].containers["c"].reading.cpu_usage_usec, snapshot.refused_values
+
+
+def test_a_counter_that_falls_is_held_until_it_is_passed() -> None:
+    """Each sample that is lower is counted once, however often it is shown."""
+    rates = Rates()
+    said = [counted(rates, *one) for one in ((100, 5000), (110, 4990), (110, 4990), (120, 4999), (130, 5001))]
+
+    assert said == [(5000, 0), (5000, 1), (5000, 0), (5000, 1), (5001, 0)]
+
+
+def test_a_counter_that_is_held_gives_no_peak() -> None:
+    """Its rate is of what it was held at, 0, and then of what it has grown by since."""
+    rates = Rates()
+    settled(rates, 100, 5000 * MS, None)
+    held = settled(rates, 110, 4990 * MS, None)
+
+    assert rate(held) == (0.0, 10)
+    assert rate(settled(rates, 120, 6000 * MS, None)) == (0.1, 10)
+
+
+def test_a_counter_that_begins_anew_is_let_fall() -> None:
+    """A pod whose node was booted has its old start and a counter near 0."""
+    rates = Rates()
+    said = [counted(rates, *one) for one in ((100, 5000), (110, 100), (120, 200))]
+
+    assert said == [(5000, 0), (100, 0), (200, 0)]
+
+
+def test_a_counter_that_grows_faster_than_any_node_is_absent() -> None:
+    """More than 8192 CPUs could use; what comes after it goes on from what was before."""
+    rates = Rates()
+    said = [counted(rates, *one) for one in ((100, 5000 * MS), (110, 10**12), (120, 7000 * MS))]
+
+    assert said == [(5000 * MS, 0), (None, 1), (7000 * MS, 0)]
