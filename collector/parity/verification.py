@@ -66,6 +66,7 @@ REASONS: Final[dict[str, str]] = {
     "containers": "The difference is that of the pod's containers, whose rows give their reasons.",
     "left out": "The metrics API leaves the pod or one of its containers out.",
     "withheld": "podtally withholds the pod's sum, as a part of it is not known.",
+    "filled": "The pod's numbers are the kubelet's own, which --fill-from has it take: there is nothing to compare.",
     "older": "It begins before our first reading.",
     "newer": "It ends after our last reading.",
     "restarted": "A container began or ended within the window.",
@@ -265,7 +266,8 @@ class Verification:
 
     def rows(self) -> list[Row]:
         """Every value of every peer once, by pod, container, peer and time."""
-        found = [*self._of_metrics_api(), *self._of_resource(), *self._of_summary(), *self._of_absences()]
+        every = (*self._of_metrics_api(), *self._of_resource(), *self._of_summary(), *self._of_absences())
+        found = [self._without_filled(row) for row in every]
         sources = list(PEERS)
         return sorted(
             found,
@@ -278,6 +280,12 @@ class Verification:
                 row.end_ns,
             ),
         )
+
+    def _without_filled(self, row: Row) -> Row:
+        """The row, without ours where that is not our own."""
+        if Owner(row.namespace, row.pod, "") not in self.readings.filled:
+            return row
+        return row._replace(ours=None, verdict="not-comparable", reason="filled: its numbers are the kubelet's own")
 
     def waited_for(self, rows: Iterable[Row]) -> int:
         """How many running containers have nothing comparable yet of a peer that answers."""
@@ -300,7 +308,7 @@ class Verification:
         for top in self._tops.values():
             usage = top.usage
             owners = [usage.owner._replace(container=name) for name in ("", *usage.containers)]
-            if not any(map(self.readings.knows, owners)):
+            if usage.owner not in self.readings.filled and not any(map(self.readings.knows, owners)):
                 continue  # of another node
             parts: dict[Quantity, list[Row]] = {"cpu": [], "memory": []}
             for name, values in usage.containers.items():
