@@ -910,9 +910,10 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
     asked = [kubeconfig.Asked(answer=METRICS_API, path=_METRICS_API_PATH, every_seconds=_THEIRS_EVERY_SECONDS)]
     for one in placed:
         if not arguments.url:
-            asked.append(
-                kubeconfig.Asked(answer=kubeconfig.OUR_PAGE, path=one.proxy_path, every_seconds=_OURS_EVERY_SECONDS)
-            )
+            asked += [
+                kubeconfig.Asked(answer=kubeconfig.OUR_PODS, path=one.pods_path, every_seconds=_THEIRS_EVERY_SECONDS),
+                kubeconfig.Asked(answer=kubeconfig.OUR_PAGE, path=one.proxy_path, every_seconds=_OURS_EVERY_SECONDS),
+            ]
         asked += [
             kubeconfig.Asked(
                 answer=name,
@@ -921,18 +922,22 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
             )
             for name in (RESOURCE_PAGE, STATS_SUMMARY)
         ]
-    page = None
+    page = pods = None
     if arguments.url:
         page = top.page_of_url(arguments.url, "/metrics/resource", token_file=arguments.token_file)
+        pods = top.page_of_url(arguments.url, "/api/v1/pods", token_file=arguments.token_file)
     stop = _stop_on_signals()
     with kubeconfig.Polling(cluster, asked).running() as polling:
 
         def advance() -> None:
             stop.wait(_OURS_EVERY_SECONDS)
-            if page is not None and not stop.is_set():
+            if page is not None and pods is not None and not stop.is_set():
+                verification.add_our_pods(pods.get())
                 verification.add_our_page(page.get())
             for answer in polling.take():
-                if answer.name != kubeconfig.OUR_PAGE:
+                if answer.name == kubeconfig.OUR_PODS:
+                    verification.add_our_pods((answer.body or b"").decode(errors="replace"))
+                elif answer.name != kubeconfig.OUR_PAGE:
                     verification.add_answer(answer)
                 elif answer.body is not None:
                     verification.add_our_page(answer.body.decode(errors="replace"))

@@ -7,6 +7,7 @@ out: a reason is given only where our readings show that it makes the difference
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
@@ -177,6 +178,8 @@ class Verification:
         self.our_failure: str | None = None
         """Why podtally's own page could not be had last, where readings are taken from it."""
         self._refusals: dict[Source, Refusal] = {}
+        self._filled: dict[str, set[Owner]] = {}
+        """By node, where readings are taken from pages."""
         self._tops: dict[tuple[object, ...], _Top] = {}
         self._summaries: dict[SummaryUsage, None] = {}
         self._absences: list[_Absence] = []
@@ -200,10 +203,29 @@ class Verification:
             return
         self.our_failure = None
         for owner, sample in samples.items():
+            if owner._replace(container="") in self.readings.filled:
+                continue
             identity = f"{owner} {sample.started_ns}" if owner.container else f"{owner}"
             point = Point(sample.time_ns, sample.cpu_nanoseconds // 1000, sample.memory_bytes)
             self.readings.add(owner, identity, sample.started_ns, point)
         self.readings.end_page()
+
+    def add_our_pods(self, body: str) -> None:
+        """A running podtally's ``/api/v1/pods``, which says what of its page is filled; one that is none is passed
+        over.
+        """
+        try:
+            document = json.loads(body)
+            source = document.get("source")
+            filled = {
+                Owner(pod["namespace"], pod["name"], "")
+                for pod in document["pods"]
+                if pod.get("source", source) != source
+            }
+            self._filled[document["node"]] = filled
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return
+        self.readings.filled = set().union(*self._filled.values())
 
     def add_answer(self, answer: Answer) -> None:
         """An answer of a peer's, or its refusal; others are passed over."""
