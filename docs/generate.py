@@ -1,5 +1,5 @@
-"""Writes what is generated: ``docs/metrics.md``, ``cli.md``, ``agreement.md``, ``verify.md``, ``cadvisor.md`` and
-``why-numbers-differ.md``, and the PrometheusRule of ``monitoring/``.
+"""Writes what is generated: ``docs/metrics.md``, ``cli.md``, ``agreement.md``, ``verify.md``, ``account.md``,
+``cadvisor.md`` and ``why-numbers-differ.md``, and the PrometheusRule of ``monitoring/``.
 
 ``python docs/generate.py`` writes them; ``--check`` exits 1 with a diff if one is not what the code gives.
 """
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # of a script, 
 from collector.flags import POSITIONALS, SUMMARIES, flags_of
 from collector.metrics.docs import as_markdown
 from collector.parity.resource import AGREE, NOT_COMPARABLE, Report, compare, count, excuse
-from docs import cadvisor_page, verified, wrong_ways
+from docs import account_page, cadvisor_page, verified, wrong_ways
 from docs.recorded import RECORDINGS, RESOURCE_PAGE, ROOT, recorded
 from monitoring import prometheus_rule
 
@@ -123,6 +123,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/cli.md": cli,
     "docs/agreement.md": agreement,
     "docs/verify.md": verified.page,
+    "docs/account.md": account_page.page,
     "docs/cadvisor.md": cadvisor_page.page,
     "docs/why-numbers-differ.md": wrong_ways.page,
     str(prometheus_rule.WRITTEN.relative_to(ROOT)): prometheus_rule.text,

@@ -24,7 +24,7 @@ from collector.metrics.catalogue import (
     SELF,
     Metric,
 )
-from collector.model import SOURCES
+from collector.model import LASTING, MEANINGS, REASONS, SOURCES
 
 _OOM = """\
 Counters on the *name* of a pod or container: they go on when a container is restarted, or when a pod takes the place
@@ -74,6 +74,20 @@ file has it.
 """
 
 
+def _itself() -> str:
+    rows = [f"| `{one}` | {MEANINGS[one]} | {'lasts' if one in LASTING else 'passes'} |" for one in REASONS]
+    return "\n".join(
+        (
+            "Reasons of `podtally_pods_incomplete`, of which a pod has one; `docs/account.md` says when each is given:",
+            "",
+            "| reason | what is so | |",
+            "|---|---|---|",
+            *rows,
+            "",
+        )
+    )
+
+
 class _Section(NamedTuple):
     title: str
     text: str
@@ -86,7 +100,7 @@ _SECTIONS: tuple[_Section, ...] = (
     _Section("Containers", "One series for each running container; `--no-containers` leaves them out.\n", CONTAINER),
     _Section("OOM kills", _OOM, (*POD_KILLS, *CONTAINER_KILLS)),
     _Section("Containers that have ended", _ENDED, ENDED),
-    _Section("podtally itself", "", SELF),
+    _Section("podtally itself", _itself(), SELF),
 )
 
 

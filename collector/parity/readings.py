@@ -15,7 +15,9 @@ from collector.model import Account, Instant, PodTally, Reading, Tally
 from collector.parity.resource import CLOCK_SLACK_MS, Owner
 
 SLACK_NS = CLOCK_SLACK_MS * 1_000_000
-"""The kubelet stamps a sample when it begins to read the files, we stamp each cgroup: they may be this far apart."""
+"""We stamp a cgroup before we read it, the kubelet a sample after it has read all of the cgroup's files (cAdvisor,
+``newContainerStats``): its counter is older than its time, by more than this where the machine lags.
+"""
 
 SANDBOX = "(sandbox)"
 """Stands for a container's name in the owner of a sandbox' readings: no container can be named so."""
@@ -121,14 +123,14 @@ class _Life:
         share = (moment_ns - earlier.time_ns) / (later.time_ns - earlier.time_ns)
         return earlier.cpu_usec + share * (later.cpu_usec - earlier.cpu_usec)
 
-    def counted(self, moment_ns: int) -> Counted:
-        """The counter at such a moment, with what the readings around it allow."""
-        edge = self.around(moment_ns, moment_ns)
+    def counted(self, moment_ns: int, late_ns: int) -> Counted:
+        """The counter at such a moment, or up to ``late_ns`` before it, with what the readings around allow."""
+        edge = self.around(moment_ns, moment_ns, late_ns)
         return Counted(self.identity, self.cpu_usec(moment_ns), edge[0].cpu_usec, edge[-1].cpu_usec)
 
-    def around(self, begin_ns: int, end_ns: int) -> list[Point]:
-        """The readings within a span and the two on either side of it, the clocks' slack away from it."""
-        first = max(0, bisect_left(self.points, begin_ns - SLACK_NS, key=_time) - 1)
+    def around(self, begin_ns: int, end_ns: int, late_ns: int) -> list[Point]:
+        """The readings within a span and the two on either side of it, ``late_ns`` before and the slack after it."""
+        first = max(0, bisect_left(self.points, begin_ns - late_ns, key=_time) - 1)
         last = bisect_right(self.points, end_ns + SLACK_NS, key=_time) + 1
         return self.points[first:last]
 
@@ -140,9 +142,12 @@ def _time(point: Point) -> int:
 class Readings:
     """All readings of a span of ticks, by owner. An owner with an empty container is a pod's own cgroup."""
 
-    def __init__(self, keep_ns: int | None = None) -> None:
-        """``keep_ns``: how long readings are kept; for ever if ``None``."""
+    def __init__(self, keep_ns: int | None = None, late_ns: int = SLACK_NS) -> None:
+        """``keep_ns``: how long readings are kept; for ever if ``None``. ``late_ns``: how much older than its time a
+        peer's counter may be; at least the slack.
+        """
         self._keep_ns = keep_ns
+        self._late_ns = max(late_ns, SLACK_NS)
         self._lives: dict[Owner, list[_Life]] = defaultdict(list)
         self._left: dict[Owner, list[Left]] = defaultdict(list)
         self.withheld: dict[Owner, Account] = {}
@@ -273,20 +278,20 @@ class Readings:
         found = self._life(owner, begin_ns, end_ns)
         if isinstance(found, str):
             return found
-        begin = found.counted(begin_ns) if begin_ns >= found.points[0].time_ns else _NOTHING
-        return cpu_between(begin, found.counted(end_ns), end_ns - begin_ns)
+        begin = found.counted(begin_ns, self._late_ns) if begin_ns >= found.points[0].time_ns else _NOTHING
+        return cpu_between(begin, found.counted(end_ns, self._late_ns), end_ns - begin_ns)
 
     def counted(self, owner: Owner, moment_ns: int) -> Counted | Unread:
         """The owner's CPU counter at a moment."""
         found = self._life(owner, moment_ns, moment_ns, from_start=False)
-        return found if isinstance(found, str) else found.counted(moment_ns)
+        return found if isinstance(found, str) else found.counted(moment_ns, self._late_ns)
 
     def memory(self, owner: Owner, begin_ns: int, end_ns: int) -> Memory | Unread:
         """The working set at a moment that is known to lie between two."""
         found = self._life(owner, begin_ns, end_ns, from_start=False)
         if isinstance(found, str):
             return found
-        points = found.around(begin_ns, end_ns)
+        points = found.around(begin_ns, end_ns, self._late_ns)
         middle_ns = (begin_ns + end_ns) // 2
         nearest = min(points, key=lambda point: abs(point.time_ns - middle_ns))
         values = [point.memory_bytes for point in points]

@@ -18,7 +18,7 @@ from collector.metrics.text import milliseconds
 from collector.model import Tally
 
 CLOCK_SLACK_MS = 100
-"""The kubelet stamps a sample when it begins to read the files, we stamp each cgroup: they may be this far apart."""
+"""The kubelet stamps a sample after it has read a cgroup's files, we before: they may be this far apart."""
 
 NEAR_MS = 30_000
 """A container this near to its start or end may be in one page and not in the other."""

@@ -165,13 +165,14 @@ class _Absence(NamedTuple):
 class Verification:
     """Takes ticks and answers in, and compares. Not thread-safe."""
 
-    def __init__(self, tolerance: float, keep_seconds: float | None = None) -> None:
+    def __init__(self, tolerance: float, keep_seconds: float | None = None, late_seconds: float = 0.0) -> None:
         """``tolerance`` is a relative difference, as 0.1. ``keep_seconds``: how long readings and values are kept, so
-        that a comparison can go on for days; for ever if ``None``.
+        that a comparison can go on for days; for ever if ``None``. ``late_seconds``: how late a machine that lags may
+        make the kubelet stamp what it has read, beyond the clocks' slack.
         """
         self.tolerance = tolerance
         self._keep_ns = None if keep_seconds is None else round(keep_seconds * NS_PER_SECOND)
-        self.readings = Readings(self._keep_ns)
+        self.readings = Readings(self._keep_ns, round(late_seconds * NS_PER_SECOND))
         self.samples = Samples()
         self.answered: set[Source] = set()
         """Peers that have given an answer that can be read."""

@@ -106,9 +106,11 @@ def usages(value: Any, *, containers: bool) -> list[Usage]:
     """The rows of an answer of this API, read back. Raises ``KeyError`` or ``TypeError`` if it is none."""
     rows: list[Usage] = []
     for pod in value["pods"]:
+        if pod["phase"] != "Running":
+            continue
         # Older ones tell of no missing containers.
         missing = pod.get("missing", [])
-        if pod["phase"] != "Running" or not table.runs(bool(pod["containers"]), pod["incomplete"], missing):
+        if not table.runs(bool(pod["containers"]), pod.get("incomplete"), missing):
             continue
         if containers:
             rows += [_usage(pod, one["name"], one) for one in pod["containers"]]
@@ -119,8 +121,10 @@ def usages(value: Any, *, containers: bool) -> list[Usage]:
 
 
 def _usage(pod: Any, container: Any, of: Any) -> Usage:
-    why = pod["incomplete"] if pod["incomplete"] in REASONS else None
-    row = Usage(pod["namespace"], pod["name"], container, of["cpu_cores"], of["memory_bytes"], why)
+    why = pod.get("incomplete")
+    row = Usage(
+        pod["namespace"], pod["name"], container, of["cpu_cores"], of["memory_bytes"], why if why in REASONS else None
+    )
     if not all(isinstance(name, str) for name in row[:3]):
         raise TypeError(row)
     if not isinstance(row.cpu_cores, float | int | None) or not isinstance(row.memory_bytes, int | None):

@@ -16,9 +16,9 @@ def second(value: float) -> int:
     return round(value * NS_PER_SECOND)
 
 
-def readings(*points: tuple[float, float, int], keep: float | None = None) -> Readings:
+def readings(*points: tuple[float, float, int], keep: float | None = None, late: float = 0.0) -> Readings:
     """Readings at seconds: CPU seconds and bytes."""
-    made = Readings(None if keep is None else second(keep))
+    made = Readings(None if keep is None else second(keep), second(late))
     for at, cpu, memory in points:
         made.add(OWNER, "1", None, Point(second(at), round(cpu * 1e6), memory))
     return made
@@ -51,6 +51,17 @@ def test_a_reading_within_the_clocks_slack_is_on_neither_side() -> None:
 
     assert isinstance(found, Cpu)
     assert found.most_cores == pytest.approx((5 - 2) / 4.45)
+
+
+@pytest.mark.parametrize(("late", "least_seconds"), [(0.0, 2.0), (0.5, 1.0)])
+def test_a_peer_that_stamps_late_may_have_read_before_our_last_reading(late: float, least_seconds: float) -> None:
+    """The kubelet's counter of 8.3 s was read before the burst that ended at 8 s, if it may be half a second late."""
+    lagging = readings(*((at, at // 2, 100) for at in range(21)), late=late)
+
+    found = lagging.cpu(OWNER, second(3.9), second(8.3))
+
+    assert isinstance(found, Cpu)
+    assert found.least_cores == pytest.approx(least_seconds / 4.4)
 
 
 @pytest.mark.parametrize(

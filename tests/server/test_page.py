@@ -81,4 +81,4 @@ def test_the_page_tells_what_is_wrong() -> None:
 
     assert "The last tick failed, this is the tally before it: kubepods: No such file or directory" in static
     assert any(text.startswith("Names come from the API server: the kubelet: HTTP 403: Forbidden") for text in static)
-    assert "1 pod incomplete: unnamed container." in missing
+    assert "1 pod without sums: unnamed_container: no status names one of its containers." in missing
