@@ -16,10 +16,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from collector import __version__, flags, table
 from collector.cgroup import paths
@@ -32,6 +32,7 @@ from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageE
 from collector.flags import build_parser, help_width, resolve
 from collector.history import LINGER_NS, History
 from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking, spare_collections
+from collector.metrics.account import Account
 from collector.metrics.catalogue import groups_of
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Tally
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from collector.server.watch import WatchedConfig
     from collector.server.webconfig import WebConfig
     from collector.sources.recording import RecordedTree, Recording
-    from collector.sources.upstream import LiveUpstream
+    from collector.sources.upstream import LiveUpstream, OnDemand
     from collector.upstream.collect import Kind, UpstreamCollector
 
 log = logging.getLogger("collector")
@@ -235,6 +236,27 @@ def _live_upstream(
     return live.LiveUpstream(asked, interval=interval)
 
 
+_FILL_EVERY_SECONDS = 10.0
+"""The kubelet samples a cgroup every 10 to 20 s: asked more often, it says the same."""
+
+
+def _on_demand(arguments: argparse.Namespace, names: http.LiveAnswers) -> OnDemand | None:
+    """Who asks besides for what pods are filled from; ``None`` without ``--fill-from``."""
+    if arguments.fill_from is None:
+        return None
+    from collector.sources.upstream import OnDemand, summary_path
+
+    question = http.Question(answer=STATS_SUMMARY, endpoint=_kubelet(arguments), path=summary_path())
+    return OnDemand(names, question, interval=_FILL_EVERY_SECONDS)
+
+
+def _filling(account: Account, want: Callable[[], None] = lambda: None) -> Callable[[Tally, Iterable[Answer]], Tally]:
+    """What fills pods that cgroups tell nothing of."""
+    from collector.upstream.fill import Filling
+
+    return Filling(account, want).fill
+
+
 def _load(path: str) -> Recording:
     from collector.sources.recording import load
 
@@ -280,9 +302,12 @@ def _recorded(
     linger_ns: int = LINGER_NS,
     loop: bool = False,
     kubepods: str | None = None,
+    fill_from: str | None = None,
 ) -> tuple[RecordedTree, Collector]:
     from collector.sources.recording import RecordedAnswers, RecordedTree
 
+    if fill_from is not None:
+        _require_answer(recording, STATS_SUMMARY, f"--fill-from {fill_from}")
     tree = RecordedTree(recording, loop=loop)
     collector = _collector(
         tree,
@@ -294,10 +319,37 @@ def _recorded(
         kubepods=kubepods,
         passes=(lambda: tree.passes) if loop else None,
     )
+    if fill_from is not None:
+        collector.fill = _filling(collector.account)
     return tree, collector
 
 
-Asker = TypeVar("Asker", "http.LiveAnswers", "LiveUpstream")
+def _require_answer(recording: Recording, name: str, flag: str) -> None:
+    """Raises :class:`UsageError` if no frame has an answer of that name, which ``flag`` is about."""
+    if not any(one.name == name for frame in recording.frames for one in frame.answers):
+        raise UsageError(
+            f"{recording.path} has no {name}, which {flag} is made of: record it with an account that may read it, as"
+            " the overlay verify gives it"
+        )
+
+
+class _Waited(Protocol):
+    def wait(self, timeout: float) -> bool:
+        """True once it has happened."""
+
+
+class _Asks(Protocol):
+    """Who asks peers."""
+
+    @property
+    def first_round(self) -> _Waited:
+        """Over once all have been asked."""
+
+    async def run(self) -> None:
+        """Ask for ever."""
+
+
+Asker = TypeVar("Asker", bound=_Asks)
 
 
 class _Asking(Generic[Asker]):
@@ -444,10 +496,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     answers = _live_answers(
         arguments, extras=(RESOURCE_PAGE,) if compares else (), extras_interval=arguments.verify_interval or 0.0
     )
+    on_demand = _on_demand(arguments, answers)
     demand = Demand()
     collector = _collector(
         tree,
-        answers,
+        on_demand or answers,
         node_name=_node_name(arguments),
         window=arguments.window,
         interval_ns=round(arguments.interval * 1e9),
@@ -457,6 +510,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         seldom_wanted=demand.at,
         kubepods=arguments.kubepods,
     )
+    if on_demand is not None:
+        collector.fill = _filling(collector.account, on_demand.want)
     account = collector.account
     if compares:
         from collector.parity.agreement import Agreement
@@ -471,7 +526,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     what = f"reading {arguments.cgroup_root}"
     tree.follow()
     pace = LivePace(arguments.interval, tree.rest)
-    return _run_server(arguments, selection, collector, pace, answers.run, what, config, reviews, demand)
+    background = (on_demand or answers).run
+    return _run_server(arguments, selection, collector, pace, background, what, config, reviews, demand)
 
 
 _UPSTREAM_TICK_SECONDS = 1.0
@@ -509,11 +565,7 @@ def _replayed_upstream(
     from collector.upstream import collect
 
     kind = collect.KINDS[source]
-    if not any(one.name == kind.answer for frame in recording.frames for one in frame.answers):
-        raise UsageError(
-            f"{recording.path} has no {kind.answer}, which --source {kind.source} is made of: record it with an"
-            " account that may read it, as the overlay verify gives it"
-        )
+    _require_answer(recording, kind.answer, f"--source {kind.source}")
     tree = RecordedTree(recording)
     collector = collect.UpstreamCollector(
         kind,
@@ -537,6 +589,7 @@ def _replay(arguments: argparse.Namespace) -> int:
             linger_ns=_linger_ns(arguments),
             loop=arguments.loop,
             kubepods=arguments.kubepods,
+            fill_from=arguments.fill_from,
         )
     else:
         tree, collector = _replayed_upstream(recording, arguments.reads, stale_after=arguments.stale_after)
@@ -671,7 +724,9 @@ def _top(arguments: argparse.Namespace) -> int:
         return top.show_live(view, rows, _stop_on_signals(), arguments.interval)
     if arguments.source:
         recording = _load(arguments.source)
-        tree, collector = _recorded(recording, window=arguments.window, kubepods=arguments.kubepods)
+        tree, collector = _recorded(
+            recording, window=arguments.window, kubepods=arguments.kubepods, fill_from=arguments.fill_from
+        )
         if arguments.once:
             tallies = deque(collector.tallies(), maxlen=1)
             if not tallies:
@@ -686,10 +741,11 @@ def _top(arguments: argparse.Namespace) -> int:
         pace: Pace = ReplayPace(tree.gap_ns, recording.interval_ns, 1.0)
         return _top_live(arguments, view, Loop(collector, pace))
     answers = _live_answers(arguments)
-    with _Asking(answers):
+    on_demand = _on_demand(arguments, answers)
+    with _Asking(on_demand or answers):
         collector = _collector(
             _live_tree(arguments),
-            answers,
+            on_demand or answers,
             node_name=_node_name(arguments),
             window=arguments.window,
             interval_ns=round(arguments.interval * 1e9),
@@ -697,6 +753,8 @@ def _top(arguments: argparse.Namespace) -> int:
             needs=Needs(pods=frozenset(), containers=frozenset()),
             kubepods=arguments.kubepods,
         )
+        if on_demand is not None:
+            collector.fill = _filling(collector.account, on_demand.want)
         return _top_live(arguments, view, Loop(collector, LivePace(arguments.interval)))
 
 
@@ -746,7 +804,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     )
     if arguments.source:
         recording = _load(arguments.source)
-        tree, collector = _recorded(recording, window=15.0, kubepods=arguments.kubepods)
+        tree, collector = _recorded(recording, window=15.0, kubepods=arguments.kubepods, fill_from=arguments.fill_from)
         with progress("comparing") as bar:
             for number, tally in enumerate(collector.tallies(), 1):
                 verification.add_tally(tally)
@@ -798,6 +856,9 @@ def _verify_node(arguments: argparse.Namespace, verification: Verification, view
             needs=Needs(pods=frozenset(LEFT_FIELDS), containers=frozenset(LEFT_FIELDS)),
             kubepods=arguments.kubepods,
         )
+        if arguments.fill_from is not None:
+            # What pods are filled from is asked for in any case, to compare with.
+            collector.fill = _filling(collector.account)
         pace = LivePace(arguments.interval)
 
         def advance() -> None:
@@ -849,9 +910,10 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
     asked = [kubeconfig.Asked(answer=METRICS_API, path=_METRICS_API_PATH, every_seconds=_THEIRS_EVERY_SECONDS)]
     for one in placed:
         if not arguments.url:
-            asked.append(
-                kubeconfig.Asked(answer=kubeconfig.OUR_PAGE, path=one.proxy_path, every_seconds=_OURS_EVERY_SECONDS)
-            )
+            asked += [
+                kubeconfig.Asked(answer=kubeconfig.OUR_PODS, path=one.pods_path, every_seconds=_THEIRS_EVERY_SECONDS),
+                kubeconfig.Asked(answer=kubeconfig.OUR_PAGE, path=one.proxy_path, every_seconds=_OURS_EVERY_SECONDS),
+            ]
         asked += [
             kubeconfig.Asked(
                 answer=name,
@@ -860,18 +922,22 @@ def _verify_by_kubeconfig(arguments: argparse.Namespace, verification: Verificat
             )
             for name in (RESOURCE_PAGE, STATS_SUMMARY)
         ]
-    page = None
+    page = pods = None
     if arguments.url:
         page = top.page_of_url(arguments.url, "/metrics/resource", token_file=arguments.token_file)
+        pods = top.page_of_url(arguments.url, "/api/v1/pods", token_file=arguments.token_file)
     stop = _stop_on_signals()
     with kubeconfig.Polling(cluster, asked).running() as polling:
 
         def advance() -> None:
             stop.wait(_OURS_EVERY_SECONDS)
-            if page is not None and not stop.is_set():
+            if page is not None and pods is not None and not stop.is_set():
+                verification.add_our_pods(pods.get())
                 verification.add_our_page(page.get())
             for answer in polling.take():
-                if answer.name != kubeconfig.OUR_PAGE:
+                if answer.name == kubeconfig.OUR_PODS:
+                    verification.add_our_pods((answer.body or b"").decode(errors="replace"))
+                elif answer.name != kubeconfig.OUR_PAGE:
                     verification.add_answer(answer)
                 elif answer.body is not None:
                     verification.add_our_page(answer.body.decode(errors="replace"))
@@ -902,11 +968,16 @@ def _doctor(arguments: argparse.Namespace) -> int:
             answers, limit = recording.frames[0].answers, None
             tree = RecordedTree(recording)
             looks = doctor.Looks(tree, kubepods=arguments.kubepods)
+            if arguments.fill_from is not None:
+                _require_answer(recording, STATS_SUMMARY, f"--fill-from {arguments.fill_from}")
+                looks.fill = _filling(Account())
             while looks.look(RecordedAnswers(tree)):
                 pass
         else:
             live = _live_answers(arguments)
-            with _Asking(live):
+            on_demand = _on_demand(arguments, live)
+            source = on_demand or live
+            with _Asking(source):
                 try:
                     live_tree = _live_tree(arguments)
                 except UnsupportedNode:
@@ -914,11 +985,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
                     raise
                 limit = live_tree.descriptor_limit
                 looks = doctor.Looks(live_tree, kubepods=arguments.kubepods)
-                looks.look(live)
+                if on_demand is not None:
+                    looks.fill = _filling(Account(), on_demand.want)
+                looks.look(source)
                 for seconds in () if looks.settled else _DOCTOR_LOOKS_AGAIN_SECONDS:
                     live.ask()
                     time.sleep(seconds)
-                    if not looks.look(live) or looks.settled:
+                    if not looks.look(source) or looks.settled:
                         break
         findings = doctor.examine(looks, descriptor_limit=limit)
     except UnsupportedNode as error:

@@ -6,7 +6,7 @@ a node and on a recording.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from collector import failures
 from collector.cgroup import grammar, paths
@@ -17,7 +17,7 @@ from collector.errors import EndOfRecording, SourceError, UnsupportedNode
 from collector.history import History
 from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
-from collector.model import MEANINGS, Answer, Frame, Tally
+from collector.model import MEANINGS, STATS_SUMMARY, Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import AnswerSource, Tree
 from collector.tally import tally
@@ -205,6 +205,25 @@ def check_answers(answers: Iterable[Answer]) -> Iterator[Finding]:
         yield Finding("note", "there is no answer of the kubelet to look at")
 
 
+def check_fill(result: Tally, answer: Answer | None) -> Iterator[Finding]:
+    """With ``--fill-from``, while a pod needs it: which pods are filled, or why none can be. ``answer``: the last."""
+    fill = result.fill
+    if fill is None or not fill.needed:
+        return
+    filled = sorted(f"{pod.pod.namespace}/{pod.pod.name}" for pod in result.pods if pod.source != result.source)
+    if fill.up:
+        count = "1 pod is" if len(filled) == 1 else f"{len(filled)} pods are"
+        some = f", and {count} filled from it" if filled else ""
+        yield Finding("ok", f"{fill.peer} answers{some}{': ' + ', '.join(filled[:3]) if filled else ''}")
+    elif fill.state == "unknown":
+        yield Finding("note", f"{fill.peer}, which pods are to be filled from, has not answered yet", "run it again")
+    else:
+        # What to do about a missing right is in the state itself.
+        known = answer is None or answer.status == 403
+        step = "" if known or answer is None else failures.step(failures.kind_of(answer), answer.name)
+        yield Finding("fault", f"no pod can be filled, {fill.peer} does not answer: {_without(step, fill.state)}", step)
+
+
 class Looks:
     """Looks at a node, or at a recorded one, tick after tick, as ``serve`` does: what is withheld at first may be whole
     once the kubelet has been asked again.
@@ -219,6 +238,8 @@ class Looks:
         self.result: Tally | None = None
         self.answers: dict[str, Answer] = {}
         """The last of each name."""
+        self.fill: Callable[[Tally, Iterable[Answer]], Tally] | None = None
+        """Fills pods that cgroups tell nothing of, as :class:`collector.loop.Collector` has it."""
         self._naming = Naming()
         self._history = History(window_ns=_WINDOW_NS, interval_ns=_INTERVAL_NS)
 
@@ -236,6 +257,8 @@ class Looks:
             return False
         self.result = tally(frame, self._naming.pods, self._naming.state, self._history, node_name="")
         self.walker.doubtful = self.result.doubtful
+        if self.fill is not None:
+            self.result = self.fill(self.result, answers)
         return True
 
     @property
@@ -246,7 +269,10 @@ class Looks:
     @property
     def settled(self) -> bool:
         """True if nothing is withheld that asking again may mend."""
-        return self.result is not None and not self.result.wanted
+        if self.result is None or self.result.wanted:
+            return False
+        fill = self.result.fill
+        return fill is None or not fill.needed or fill.state != "unknown"
 
 
 _WINDOW_NS = 15_000_000_000
@@ -266,6 +292,7 @@ def examine(looks: Looks, *, descriptor_limit: int | None) -> Iterator[Finding]:
         yield from check_answers(answers)
         if result is not None and result.names.known:
             yield from check_pods(tree, frame, result)
+            yield from check_fill(result, looks.answers.get(STATS_SUMMARY))
         if frame.pods:
             yield check_network(frame)
     else:

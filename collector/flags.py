@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from collector import web
 from collector.errors import UsageError
-from collector.model import SOURCES, SourceName
+from collector.model import FILLERS, SOURCES, SourceName
 from collector.server.app import parse_listen
 
 Kind = Literal["text", "duration", "number", "count", "share", "switch", "words", "address"]
@@ -185,6 +185,16 @@ FLAGS: tuple[Flag, ...] = (
         metavar="TIME",
         sources=_UPSTREAM,
         help="how long what the source said last is served while it does not answer, and how old a sample may be",
+    ),
+    Flag(
+        name="fill-from",
+        kind="text",
+        commands=("serve", "replay", "top", "verify", "doctor"),
+        choices=FILLERS,
+        metavar="SOURCE",
+        sources=_CGROUP,
+        help="where pods take their numbers from that cgroups tell nothing of (gVisor, Kata): summary, the kubelet's"
+        " /stats/summary, asked only while there is such a pod; they stay without if not given",
     ),
     Flag(
         name="cgroup-root",
@@ -778,6 +788,11 @@ def _check_source(arguments: argparse.Namespace, given: list[Flag]) -> None:
             raise UsageError(f"--namespace {arguments.namespace} and --all-namespaces contradict each other")
         namespaces(arguments)
     if source == "cgroup":
+        if arguments.command == "replay" and arguments.loop and arguments.fill_from:
+            raise UsageError(
+                f"--loop moves the frames' times over its seam, --fill-from {arguments.fill_from} has samples with"
+                " times of their own: leave one of them out"
+            )
         return
     every = getattr(arguments, "upstream_interval", _SHORTEST_UPSTREAM_INTERVAL)
     if every < _SHORTEST_UPSTREAM_INTERVAL:

@@ -57,6 +57,8 @@ class Collector:
         """``adjust`` changes each frame before it is tallied: a looped replay carries counters over its seam."""
         self.naming = Naming()
         self.account = Account()
+        self.fill: Callable[[Tally, Iterable[Answer]], Tally] | None = None
+        """Fills a tally's pods that cgroups tell nothing of, from the answers that came in with it."""
         self.observe: Callable[[Tally, Iterable[Answer]], None] | None = None
         """Told of each tally with the answers that came in with it."""
         self._walker = walker
@@ -82,12 +84,14 @@ class Collector:
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
         self._walker.seldom = self._history.sandbox_leaves - result.doubtful
         self._walker.doubtful = result.doubtful
+        if self.fill is not None:
+            result = self.fill(result, answers)
         account = self.account
         account.cgroups = frame.cgroups
         account.counter_falls += frame.falls
         account.files_read += frame.files_read
         account.read_errors.update(frame.errors)
-        account.refused_items = self.naming.refused_items
+        account.refused_items = self.naming.refused_items + account.refused_samples
         with account.lock:
             account.answers = dict(self.naming.answers)
         starts = result.incomplete.get("starting_container", 0) > 0

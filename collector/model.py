@@ -22,6 +22,8 @@ SourceName = Literal["cgroup", "summary", "metrics-api"]
 """Where numbers come from: the node's cgroups, the kubelet's ``/stats/summary``, or ``metrics.k8s.io``."""
 
 SOURCES: Final[tuple[SourceName, ...]] = ("cgroup", "summary", "metrics-api")
+FILLERS: Final[tuple[SourceName, ...]] = ("summary",)
+"""Those that pods of which cgroups tell nothing may be filled from."""
 
 
 class DeviceIo(NamedTuple):
@@ -527,6 +529,10 @@ class PodTally(NamedTuple):
     sample: Sample | None = None
     """``None`` where the cgroups were read by podtally, all of them within one tick."""
     sandbox: Leaf | None = None
+    source: SourceName = "cgroup"
+    """Where the sums and the containers are from. With ``--fill-from`` that may be another than the tally's."""
+    told: Reading | None = None
+    """What that source tells of the pod's own cgroup, where ``cgroup`` is as podtally has read it."""
 
     @property
     def incomplete(self) -> Reason | None:
@@ -537,6 +543,11 @@ class PodTally(NamedTuple):
     def reading(self) -> Reading:
         """The reading of the pod's cgroup."""
         return self.cgroup.reading
+
+    @property
+    def told_reading(self) -> Reading:
+        """The reading of the pod's cgroup as the source of its containers has it."""
+        return self.cgroup.reading if self.told is None else self.told
 
     @property
     def overhead_memory_bytes(self) -> int | None:
@@ -573,6 +584,10 @@ class Ended(NamedTuple):
     """Wall time of its last reading."""
 
 
+NOT_NEEDED: Final = "not needed"
+"""The state of an upstream that is not asked, as there is nothing to ask for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
     """How the upstream answers that a tally is made of."""
@@ -580,7 +595,7 @@ class Upstream:
     peer: str
     """``the kubelet's /stats/summary`` or ``the metrics API``."""
     state: str
-    """``ok``, ``unknown`` before the first answer, else a sentence with status code and reason."""
+    """``ok``, ``unknown`` before the first answer, :data:`NOT_NEEDED`, else a sentence with status code and reason."""
     answered_ns: int | None
     """Wall time at which was asked what is served; of several answers the oldest. ``None``: nothing is served."""
     stale_after_ns: int
@@ -590,6 +605,11 @@ class Upstream:
     def up(self) -> bool:
         """True if all that was asked last was answered well."""
         return self.state == "ok"
+
+    @property
+    def needed(self) -> bool:
+        """False for one that is asked only while a pod has to be filled, and none has."""
+        return self.state != NOT_NEEDED
 
     def age_seconds(self, now_ns: int) -> float | None:
         """Age of what is served; ``None`` if nothing is."""
@@ -633,6 +653,9 @@ class Tally:
     source: SourceName = "cgroup"
     upstream: Upstream | None = None
     """``None`` for the node's cgroups."""
+    fill: Upstream | None = None
+    """How the upstream answers from which pods are filled that cgroups tell nothing of; ``None`` without
+    ``--fill-from``."""
     slices: tuple[Slice, ...] = ()
     """kubepods and the QoS classes, which have no names."""
     pod_kills: tuple[Kills, ...] = ()

@@ -34,7 +34,12 @@ _DRIVERS: Final = (
     " cgroup_manager (CRI-O) of the runtime's; then start the pods anew"
 )
 _SANDBOX_STEP: Final = (
-    "no cgroup tells of them: take the kubelet's numbers for such pods with --fill-from summary (docs/sources.md)"
+    "no cgroup tells of them: to take the kubelet's own numbers for such pods (--fill-from summary, docs/sources.md),"
+    " kubectl apply -k daemonset/overlays/fill-from-summary"
+)
+_UNFILLED_STEP: Final = (
+    "--fill-from is on, and the kubelet's /stats/summary has no whole sample of them: it knows what the runtime tells,"
+    " and asks every 10 to 20 s"
 )
 _ELSEWHERE: Final = ("", "system.slice", "system.slice/containerd.service", "system.slice/crio.service")
 """Where a container's cgroup is found that is not in its pod's."""
@@ -49,7 +54,9 @@ def check_pods(tree: Tree, frame: Frame, result: Tally) -> Iterator[Finding]:
     for reason, check in _CHECKS.items():
         pods = withheld.get(reason)
         if pods:
-            yield check(tree, pods)
+            found = check(tree, pods)
+            unfilled = reason == "sandboxed" and result.fill is not None
+            yield found._replace(next_step=_UNFILLED_STEP) if unfilled else found
     named = {path for path, _ in result.unnamed}
     unnamed = sorted(named & {pod.path for pod in frame.pods})
     if unnamed:

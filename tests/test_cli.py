@@ -467,7 +467,7 @@ def test_serve_names_the_pods_of_a_node(tmp_path: Path) -> None:
     assert set(peer.asked) == {("/pods", "Bearer secret")}
     assert (
         'pod_info{label_app="shop",namespace="team-a",node="node-1",pod="web",qos_class="Burstable",'
-        f'uid="{UID}",workload_kind="",workload_name=""}} 1.0'
+        f'source="cgroup",uid="{UID}",workload_kind="",workload_name=""}} 1.0'
     ) in lines
     assert 'pod_container_cpu_usage_seconds_total{container="main",namespace="team-a",pod="web"} 2.0' in lines
     assert 'container_cpu_usage_seconds_total{container="main",namespace="team-a",pod="web"} 2' in resource

@@ -50,6 +50,7 @@ def test_a_default_holds_where_nothing_is_said() -> None:
         "all_namespaces": False,
         "cgroup_root": "/sys/fs/cgroup",
         "proc_root": "/proc",
+        "fill_from": None,
         "kubepods": None,
         "node_name": None,
         "kubelet_url": "https://127.0.0.1:10250",

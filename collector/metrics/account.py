@@ -144,6 +144,9 @@ class AccountCollector(Collector):
             yield _gauge("podtally_names_age_seconds", {(): max(0.0, since)})
         yield _gauge("podtally_pods", {(): len(tally.pods)})
         yield _gauge("podtally_pods_incomplete", {(one,): tally.incomplete.get(one, 0) for one in REASONS})
+        if tally.fill is not None:
+            filled = sum(pod.source != tally.source for pod in tally.pods)
+            yield _gauge("podtally_pods_filled", {(): filled})
         yield _gauge("podtally_unnamed_cgroups", {(): len(tally.unnamed)})
         yield _gauge("podtally_duplicates", {(one,): tally.duplicates.get(one, 0) for one in DUPLICATE_KINDS})
         yield from _of_upstream(tally)
@@ -187,12 +190,13 @@ class AccountCollector(Collector):
 
 
 def _of_upstream(tally: Tally) -> Iterable[Metric]:
-    """Only where the tally is of an upstream's answers."""
-    if tally.upstream is None:
+    """Only where the tally is of an upstream's answers, or a pod of it needs them."""
+    upstream = tally.upstream or tally.fill
+    if upstream is None or not upstream.needed:
         return
     now_ns = tally.instant.time_ns
-    yield _gauge("podtally_upstream_up", {(): int(tally.upstream.up)})
-    age = tally.upstream.age_seconds(now_ns)
+    yield _gauge("podtally_upstream_up", {(): int(upstream.up)})
+    age = upstream.age_seconds(now_ns)
     if age is not None:
         yield _gauge("podtally_upstream_age_seconds", {(): age})
     samples = [pod.sample for pod in tally.pods if pod.sample is not None]

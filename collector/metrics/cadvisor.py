@@ -107,7 +107,9 @@ def _pod_rows(one: PodTally) -> Iterator[Row]:
     # Interfaces of the host's network are the node's, in whichever pod they are seen.
     network = None if one.pod.host_network else one.cgroup.network
     # The pod's cgroup is made before its sandbox', and that before the containers are, whatever their mtimes say.
-    starts = [each.started_ns for each in one.containers]
+    # A filled pod's containers are in no cgroup of which there is anything to say.
+    containers = one.containers if one.source == "cgroup" else ()
+    starts = [each.started_ns for each in containers]
     begun_ns = _earliest(one.cgroup.begun_ns, *starts)
     whole = Row("pod", f"/{one.cgroup.path}", one.reading, begun_ns, namespace=namespace, pod=pod)
     leaf = one.sandbox
@@ -116,7 +118,7 @@ def _pod_rows(one: PodTally) -> Iterator[Row]:
         begun_ns = None if leaf.started_ns is None else _earliest(leaf.started_ns, *starts)
         sandbox = Row("sandbox", f"/{leaf.path}", leaf.reading, begun_ns, namespace=namespace, pod=pod)
         yield _with_network(sandbox._replace(name=leaf.container_id), network, one.reading)
-    for each in one.containers:
+    for each in containers:
         yield Row(
             "container",
             f"/{each.leaf.path}",

@@ -648,13 +648,13 @@ _INFO = Metric(
     help="1 for each pod, with what is known of it.",
     scope="info",
     group="info",
-    labels=("namespace", "node", "pod", "qos_class", "uid", "workload_kind", "workload_name"),
-    formula="the kubelet's list of pods; label_* for the pod labels named by --pod-labels",
+    labels=("namespace", "node", "pod", "qos_class", "source", "uid", "workload_kind", "workload_name"),
+    formula="the kubelet's list of pods; source: where the pod's sums and containers are from, another than --source"
+    " with --fill-from alone; label_* for the pod labels named by --pod-labels",
 )
 
 
 _CGROUP: tuple[SourceName, ...] = ("cgroup",)
-_UPSTREAM: tuple[SourceName, ...] = ("summary", "metrics-api")
 
 
 def _self(
@@ -722,8 +722,8 @@ SELF: tuple[Metric, ...] = (
         "podtally_upstream_up",
         "gauge",
         "",
-        "1 if the upstream answered well when it was asked last, 0 if not.",
-        only=_UPSTREAM,
+        "1 if the upstream answered well when it was asked last, 0 if not. With --source cgroup, --fill-from has one"
+        " while a pod needs it.",
     ),
     _self(
         "podtally_upstream_requests_total",
@@ -732,14 +732,12 @@ SELF: tuple[Metric, ...] = (
         "Answers of the upstream, by HTTP status; error where nothing answered, malformed where it was no answer to the"
         " question.",
         "code",
-        only=_UPSTREAM,
     ),
     _self(
         "podtally_upstream_age_seconds",
         "gauge",
         "seconds",
         "Time since the upstream was asked what is served; absent while nothing of it is.",
-        only=_UPSTREAM,
     ),
     _self(
         "podtally_upstream_sample_age_seconds",
@@ -747,7 +745,6 @@ SELF: tuple[Metric, ...] = (
         "seconds",
         "Age of the pods' samples by the upstream's own times, of the newest and of the oldest.",
         "of",
-        only=_UPSTREAM,
     ),
     _self(
         "podtally_upstream_window_seconds",
@@ -755,10 +752,16 @@ SELF: tuple[Metric, ...] = (
         "seconds",
         "Spans that the upstream's CPU rates are over, the shortest and the longest.",
         "of",
-        only=_UPSTREAM,
     ),
     _self("podtally_pods", "gauge", "", "Pods exported."),
     _self("podtally_pods_incomplete", "gauge", "", "Pods whose sums are withheld as a part is missing.", "reason"),
+    _self(
+        "podtally_pods_filled",
+        "gauge",
+        "",
+        "Pods that cgroups tell nothing of and whose sums are the kubelet's own. Only with --fill-from.",
+        only=_CGROUP,
+    ),
     _self("podtally_unnamed_cgroups", "gauge", "", "Pods' and containers' cgroups that no answer names."),
     _self("podtally_duplicates", "gauge", "", "Cgroups not exported as a newer one bears their name.", "kind"),
     _self("podtally_names_source", "gauge", "", "1 for where the pods' names come from.", "source"),

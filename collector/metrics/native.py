@@ -178,6 +178,7 @@ class NativeExposition:
             "node": pod.node or tally.node_name,
             "pod": pod.name,
             "qos_class": pod.qos_class or one.cgroup.qos_class,
+            "source": one.source,
             "uid": pod.uid,
             "workload_kind": pod.owner_kind,
             "workload_name": pod.owner_name,

@@ -8,7 +8,7 @@ may differ: the making of its cgroup, where the kubelet has the runtime's word.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from collector.cgroup.files import Needs
 from collector.metrics import text
@@ -137,30 +137,29 @@ def families(tally: Tally | None) -> Iterator[tuple[Family, list[Sample]]]:
     pods = [pod for pod in tally.pods if pod.containers and pod.incomplete != "missing_container"]
     # metrics-server adds up what there is: some of a pod's containers would be taken for all.
     containers = [one for pod in pods if pod.incomplete is None for one in pod.containers]
+    of_containers = [(_container_labels(one), one.reading) for one in containers]
+    # Of a pod that is filled the whole of it is the kubelet's, at the kubelet's time.
+    of_pods = [(_pod_labels(pod), pod.told_reading) for pod in pods]
     for family, read in _CONTAINER:
-        found[family] = _samples(tally, containers, _container_labels, read)
+        found[family] = _samples(tally, of_containers, read)
     found[_START] = [
         Sample(_container_labels(one), one.started_ns / 1e9, None)
         for one in containers
         if one.started_ns is not None and one.started_ns > 0
     ]
     for family, read in _POD:
-        found[family] = _samples(tally, pods, _pod_labels, read)
+        found[family] = _samples(tally, of_pods, read)
     for family in sorted(found):
         if found[family]:
             yield family, sorted(found[family], key=lambda sample: sorted(sample.labels.items()))
 
 
-Item = TypeVar("Item", PodTally, ContainerTally)
-
-
-def _samples(tally: Tally, items: list[Item], labels: Callable[[Item], dict[str, str]], read: Value) -> list[Sample]:
+def _samples(tally: Tally, items: list[tuple[dict[str, str], Reading]], read: Value) -> list[Sample]:
     samples: list[Sample] = []
-    for item in items:
-        reading = item.reading
+    for labels, reading in items:
         value = read(reading)
         if value is not None:
-            samples.append(Sample(labels(item), value, tally.instant.wall_ns(reading.monotonic_ns)))
+            samples.append(Sample(labels, value, tally.instant.wall_ns(reading.monotonic_ns)))
     return samples
 
 

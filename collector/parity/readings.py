@@ -152,6 +152,8 @@ class Readings:
         self._left: dict[Owner, list[Left]] = defaultdict(list)
         self.withheld: dict[Owner, Account] = {}
         """Pods whose sum is withheld by the last tick, with the account that says why."""
+        self.filled: set[Owner] = set()
+        """Pods whose numbers in the last tick are not podtally's own: nothing is read off them."""
         self.running: Mapping[Owner, tuple[str, ...]] = {}
         """Pods that count as running by the last tick, with the names of their containers."""
         self.first_ns: int | None = None
@@ -174,8 +176,12 @@ class Readings:
         """Take a tick in."""
         running: dict[Owner, tuple[str, ...]] = {}
         self.withheld = {}
+        self.filled = set()
         for pod in tally.pods:
             owner = Owner(pod.pod.namespace, pod.pod.name, "")
+            if pod.source != tally.source:
+                self.filled.add(owner)
+                continue
             self._add_pod(tally, owner, pod)
             if pod.pod.phase != "Running":
                 continue

@@ -7,6 +7,7 @@ out: a reason is given only where our readings show that it makes the difference
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
@@ -66,6 +67,7 @@ REASONS: Final[dict[str, str]] = {
     "containers": "The difference is that of the pod's containers, whose rows give their reasons.",
     "left out": "The metrics API leaves the pod or one of its containers out.",
     "withheld": "podtally withholds the pod's sum, as a part of it is not known.",
+    "filled": "The pod's numbers are the kubelet's own, which --fill-from has it take: there is nothing to compare.",
     "older": "It begins before our first reading.",
     "newer": "It ends after our last reading.",
     "restarted": "A container began or ended within the window.",
@@ -177,6 +179,8 @@ class Verification:
         self.our_failure: str | None = None
         """Why podtally's own page could not be had last, where readings are taken from it."""
         self._refusals: dict[Source, Refusal] = {}
+        self._filled: dict[str, set[Owner]] = {}
+        """By node, where readings are taken from pages."""
         self._tops: dict[tuple[object, ...], _Top] = {}
         self._summaries: dict[SummaryUsage, None] = {}
         self._absences: list[_Absence] = []
@@ -200,10 +204,29 @@ class Verification:
             return
         self.our_failure = None
         for owner, sample in samples.items():
+            if owner._replace(container="") in self.readings.filled:
+                continue
             identity = f"{owner} {sample.started_ns}" if owner.container else f"{owner}"
             point = Point(sample.time_ns, sample.cpu_nanoseconds // 1000, sample.memory_bytes)
             self.readings.add(owner, identity, sample.started_ns, point)
         self.readings.end_page()
+
+    def add_our_pods(self, body: str) -> None:
+        """A running podtally's ``/api/v1/pods``, which says what of its page is filled; one that is none is passed
+        over.
+        """
+        try:
+            document = json.loads(body)
+            source = document.get("source")
+            filled = {
+                Owner(pod["namespace"], pod["name"], "")
+                for pod in document["pods"]
+                if pod.get("source", source) != source
+            }
+            self._filled[document["node"]] = filled
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return
+        self.readings.filled = set().union(*self._filled.values())
 
     def add_answer(self, answer: Answer) -> None:
         """An answer of a peer's, or its refusal; others are passed over."""
@@ -266,7 +289,8 @@ class Verification:
 
     def rows(self) -> list[Row]:
         """Every value of every peer once, by pod, container, peer and time."""
-        found = [*self._of_metrics_api(), *self._of_resource(), *self._of_summary(), *self._of_absences()]
+        every = (*self._of_metrics_api(), *self._of_resource(), *self._of_summary(), *self._of_absences())
+        found = [self._without_filled(row) for row in every]
         sources = list(PEERS)
         return sorted(
             found,
@@ -279,6 +303,12 @@ class Verification:
                 row.end_ns,
             ),
         )
+
+    def _without_filled(self, row: Row) -> Row:
+        """The row, without ours where that is not our own."""
+        if Owner(row.namespace, row.pod, "") not in self.readings.filled:
+            return row
+        return row._replace(ours=None, verdict="not-comparable", reason="filled: its numbers are the kubelet's own")
 
     def waited_for(self, rows: Iterable[Row]) -> int:
         """How many running containers have nothing comparable yet of a peer that answers."""
@@ -301,7 +331,7 @@ class Verification:
         for top in self._tops.values():
             usage = top.usage
             owners = [usage.owner._replace(container=name) for name in ("", *usage.containers)]
-            if not any(map(self.readings.knows, owners)):
+            if usage.owner not in self.readings.filled and not any(map(self.readings.knows, owners)):
                 continue  # of another node
             parts: dict[Quantity, list[Row]] = {"cpu": [], "memory": []}
             for name, values in usage.containers.items():

@@ -77,6 +77,7 @@ def _pod(one: PodTally, shift_ns: int, start_shift_ns: int) -> dict[str, Any]:
         "cgroup": {"cpu_cores": one.cgroup_cpu_cores, **_reading(one.reading)},
         "overhead": {"cpu_cores": one.overhead_cpu_cores, "memory_bytes": one.overhead_memory_bytes},
         "incomplete": one.incomplete,
+        "source": one.source,
         "missing": list(one.account.missing),
         "sample": _sample(one.sample, shift_ns),
         "containers": [_container(container, start_shift_ns) for container in one.containers],

@@ -242,12 +242,22 @@ class Server:
             return web.Response(text=f"not ready: no tally yet{why}\n", status=503)
         names, upstream = published.tally.names, published.tally.upstream
         state = f"names: {names.source}\nkubelet: {names.kubelet}\nAPI server: {names.apiserver}\n"
-        state = self._upstream_line() + state
+        state = self._upstream_line() + state + _fill_line(published.tally)
         if upstream is not None and upstream.answered_ns is None:
             return web.Response(text=f"not ready: nothing to serve\n{state}", status=503)
         if not names.known:
             return web.Response(text=f"not ready: no answer has named the pods yet\n{state}", status=503)
         return web.Response(text=f"ok\n{state}")
+
+
+def _fill_line(tally: Tally) -> str:
+    """What pods are filled from, with ``--fill-from``. That it does not answer is no reason not to be ready."""
+    if tally.fill is None:
+        return ""
+    if not tally.fill.needed:
+        return "filling in: no pod needs it\n"
+    filled = sum(pod.source != tally.source for pod in tally.pods)
+    return f"filling in: {filled} pod{'' if filled == 1 else 's'}; {tally.fill.sentence(tally.instant.time_ns)}\n"
 
 
 def _header(request: web.Request, name: str) -> str:

@@ -42,10 +42,12 @@ def _span(tally: Tally) -> str:
 
 def _warnings(published: Published) -> list[str]:
     tally = published.tally
-    found: list[str] = []
-    names, upstream = tally.names, tally.upstream
-    if upstream is not None and not upstream.up:
-        found.append(f"{upstream.sentence(tally.instant.time_ns)}.")
+    names = tally.names
+    found = [
+        f"{upstream.sentence(tally.instant.time_ns)}."
+        for upstream in (tally.upstream, tally.fill)
+        if upstream is not None and upstream.needed and not upstream.up
+    ]
     if names.source == "none":
         found.append(f"No names yet: the kubelet: {names.kubelet}; the API server: {names.apiserver}.")
     elif names.source == "memory":
@@ -79,6 +81,12 @@ def render(published: Published | None, failure: str | None, *, cadvisor: bool =
         if failure:
             parts.append(f"<p class=warn>The last tick failed, this is the tally before it: {escape(failure)}</p>")
         parts += [f"<p class=warn>{escape(text)}</p>" for text in _warnings(published)]
+        filled = [f"{pod.pod.namespace}/{pod.pod.name}" for pod in tally.pods if pod.source != tally.source]
+        if filled:
+            whose = (
+                f"The numbers of {escape(', '.join(filled))} are the kubelet's own (<code>--fill-from summary</code>)"
+            )
+            parts.append(f"<p class=dim>{whose}: cgroups tell nothing of what runs there.</p>")
         parts.append("<table><thead><tr>")
         heads = table.columns(containers=False, namespaces=True)
         parts += [f"<th{' class=n' if index > 1 else ''}>{head}</th>" for index, head in enumerate(heads)]

@@ -39,6 +39,9 @@ POD_PORT = "metrics"
 OUR_PAGE = "podtally/metrics_resource.txt"
 """The name of the answers of podtally's own page."""
 
+OUR_PODS = "podtally/pods.json"
+"""Likewise of its ``/api/v1/pods``."""
+
 
 class Placed(NamedTuple):
     """A pod of podtally's."""
@@ -52,8 +55,17 @@ class Placed(NamedTuple):
     @property
     def proxy_path(self) -> str:
         """Its ``/metrics/resource``, as the API server's proxy has it."""
+        return f"{self._proxy}/metrics/resource"
+
+    @property
+    def pods_path(self) -> str:
+        """Its ``/api/v1/pods``, likewise."""
+        return f"{self._proxy}/api/v1/pods"
+
+    @property
+    def _proxy(self) -> str:
         scheme = "https:" if self.scheme == "HTTPS" else ""
-        return f"/api/v1/namespaces/{self.namespace}/pods/{scheme}{self.name}:{self.port}/proxy/metrics/resource"
+        return f"/api/v1/namespaces/{self.namespace}/pods/{scheme}{self.name}:{self.port}/proxy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

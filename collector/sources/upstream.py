@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import aiohttp
@@ -113,3 +115,68 @@ class LiveUpstream:
 
     async def _fetch(self, session: aiohttp.ClientSession, question: Question) -> Answer:
         return await fetch(session, question, timeout_seconds=self._timeout_seconds)
+
+
+class OnDemand:
+    """Asks a question beside those for names, while it is wanted alone; satisfies
+    :class:`collector.seams.AnswerSource`.
+
+    Runs in an event loop; :meth:`take`, :meth:`ask` and :meth:`want` are called from the ticks' thread.
+    """
+
+    def __init__(
+        self,
+        names: LiveAnswers,
+        question: Question,
+        *,
+        interval: float,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
+        """``interval``: seconds from one time that it is asked to the next, at the least."""
+        self._names = names
+        self._question = question
+        self._interval = interval
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._answer: Answer | None = None
+        self._wanted: Callable[[], None] | None = None
+        self.first_round = names.first_round
+
+    def take(self) -> list[Answer]:
+        """What came in since, names first."""
+        with self._lock:
+            answer, self._answer = self._answer, None
+        return [*self._names.take(), *([answer] if answer is not None else [])]
+
+    def ask(self) -> None:
+        """Ask for the names again soon."""
+        self._names.ask()
+
+    def want(self) -> None:
+        """Ask the question now, or as soon as it may be asked again and is wanted then too."""
+        if self._wanted is not None:
+            self._wanted()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        await asyncio.gather(self._names.run(), self._run())
+
+    async def _run(self) -> None:
+        loop, wanted = asyncio.get_running_loop(), asyncio.Event()
+
+        def want() -> None:
+            # A tick of the last moment may want it when the event loop is closed already.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(wanted.set)
+
+        self._wanted = want
+        async with aiohttp.ClientSession() as session:
+            while True:
+                # What was wanted while it could not be asked may not be wanted any more: the next tick says so.
+                wanted.clear()
+                await wanted.wait()
+                begun = time.monotonic()
+                answer = await fetch(session, self._question, timeout_seconds=self._timeout_seconds)
+                with self._lock:
+                    self._answer = answer
+                await asyncio.sleep(max(0.0, begun + self._interval - time.monotonic()))

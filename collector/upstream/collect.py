@@ -75,27 +75,18 @@ def answer_name(name: str, namespace: str | None) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Stream:
-    """The answers for the node, or for one namespace, and the names of their pods."""
+class Heard:
+    """The last good answer of an upstream, for the node or for one namespace, and how it answers."""
 
     kind: Kind
-    namespace: str | None
-    naming: Naming = field(default_factory=Naming)
+    namespace: str | None = None
     rates: Rates = field(default_factory=Rates)
     state: str = "unknown"
     snapshot: Snapshot = EMPTY
     answered_ns: int | None = None
 
-    def take(self, answers: Iterable[Answer], account: Account) -> bool:
-        """Take what is of this stream; true if there was a good answer of the upstream."""
-        own = {answer_name(name, self.namespace): name for name in (KUBELET, APISERVER, self.kind.answer)}
-        mine = [answer._replace(name=own[answer.name]) for answer in answers if answer.name in own]
-        good = [self._take(answer, account) for answer in mine if answer.name == self.kind.answer]
-        self.naming.keep = {pod.uid for pod in self.snapshot.pods if pod.uid is not None}
-        self.naming.take(*mine)
-        return any(good)
-
-    def _take(self, answer: Answer, account: Account) -> bool:
+    def hear(self, answer: Answer, account: Account) -> bool:
+        """Take an answer in; true if it is a good one. A bad one is told once, and leaves the last good one."""
         code = "error" if answer.status is None else str(answer.status)
         state = answer.failure
         if answer.status is not None and answer.status in self.kind.hints:
@@ -126,12 +117,36 @@ class _Stream:
         else:
             log.warning("%s does not answer%s, what it said last stays for a while: %s", self.kind.peer, where, state)
 
+    def is_before(self, oldest_ns: int) -> bool:
+        """True if there is an answer, and it was asked for before then."""
+        return self.answered_ns is not None and self.answered_ns < oldest_ns
+
+    def forget(self) -> None:
+        """Let go of the answer."""
+        self.snapshot, self.answered_ns = EMPTY, None
+        # A rate over the time without answers would be of a time that nobody looks at.
+        self.rates = Rates()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stream(Heard):
+    """What was heard, and the names of its pods."""
+
+    naming: Naming = field(default_factory=Naming)
+
+    def take(self, answers: Iterable[Answer], account: Account) -> bool:
+        """Take what is of this stream; true if there was a good answer of the upstream."""
+        own = {answer_name(name, self.namespace): name for name in (KUBELET, APISERVER, self.kind.answer)}
+        mine = [answer._replace(name=own[answer.name]) for answer in answers if answer.name in own]
+        good = [self.hear(answer, account) for answer in mine if answer.name == self.kind.answer]
+        self.naming.keep = {pod.uid for pod in self.snapshot.pods if pod.uid is not None}
+        self.naming.take(*mine)
+        return any(good)
+
     def forget_before(self, oldest_ns: int) -> None:
         """Let go of an answer that is too old."""
-        if self.answered_ns is not None and self.answered_ns < oldest_ns:
-            self.snapshot, self.answered_ns = EMPTY, None
-            # A rate over the time without answers would be of a time that nobody looks at.
-            self.rates = Rates()
+        if self.is_before(oldest_ns):
+            self.forget()
             log.warning("%s has not answered for too long: nothing of it is served any more", self.kind.peer)
 
 

@@ -54,11 +54,15 @@ def join(
     found = _Found()
     by_name: dict[tuple[str, str], PodTally] = {}
     node: Measured | None = None
-    at = _At(instant, instant.time_ns - upstream.stale_after_ns)
+    at = At(instant, instant.time_ns - upstream.stale_after_ns)
     for part in parts:
         node = part.snapshot.node or node
         for pod, sample in _matched(part, found):
-            one = _pod(at, pod, sample, found)
+            one = tally_pod(at, pod, sample, source)
+            path = sample.path if sample is not None else pod.uid
+            found.awaited.update((f"{path}/{name}", 0) for name in _awaited(pod))
+            if sample is not None:
+                found.unnamed.update((f"{path}/{name}", 0) for name in _without_name(pod, sample))
             key = (pod.namespace, pod.name)
             other = by_name.get(key)
             if other is not None:
@@ -95,7 +99,7 @@ class _Found:
         """Likewise, of containers that are about to run."""
 
 
-class _At(NamedTuple):
+class At(NamedTuple):
     """The moment that a tally is of, and the wall time before which a sample is too old."""
 
     instant: Instant
@@ -146,14 +150,25 @@ def _newest_uids(pods: Iterable[Pod]) -> dict[tuple[str, str], str]:
     return {(pod.namespace, pod.name): pod.uid for pod in ordered}
 
 
-def _pod(at: _At, pod: Pod, sample: PodSample | None, found: _Found) -> PodTally:
+def _without_name(pod: Pod, sample: PodSample) -> list[str]:
+    """Names of sampled containers that no status of the pod knows."""
+    known = {container.name for container in pod.containers.values()}
+    return [name for name in sample.containers if name not in known]
+
+
+def _awaited(pod: Pod) -> list[str]:
+    """Names of containers that are about to run."""
+    return [container.name for container in pod.containers.values() if container.state == "awaited"]
+
+
+def tally_pod(at: At, pod: Pod, sample: PodSample | None, source: SourceName) -> PodTally:
+    """One pod with what an upstream says of it. ``sample``: with its rates settled, ``None`` if it says nothing."""
     samples = sample.containers if sample is not None else {}
     named = {container.name: container for container in pod.containers.values() if container.running}
-    ended = {container.name for container in pod.containers.values()}
-    without_name = [name for name in samples if name not in named and name not in ended]
     # Those may have begun to work already, and their samples may be there: without them the sums are of a part.
-    awaited = [container.name for container in pod.containers.values() if container.state == "awaited"]
-    reason: Reason | None = "starting_container" if awaited else "unnamed_container" if without_name else None
+    reason: Reason | None = "starting_container" if _awaited(pod) else None
+    if reason is None and sample is not None and _without_name(pod, sample):
+        reason = "unnamed_container"
     unread = False
     containers: list[ContainerTally] = []
     kept: list[Measured] = []
@@ -168,9 +183,6 @@ def _pod(at: _At, pod: Pod, sample: PodSample | None, found: _Found) -> PodTally
             containers.append(ContainerTally(pod.namespace, pod.name, container, leaf, measured.cpu_cores))
     if unread:
         reason = "unread_container"
-    path = sample.path if sample is not None else pod.uid
-    found.unnamed.update((f"{path}/{name}", 0) for name in without_name)
-    found.awaited.update((f"{path}/{name}", 0) for name in awaited)
     cpu_cores: float | None = None
     memory_bytes: int | None = None
     if containers and pod.phase == "Running" and reason is None:
@@ -197,6 +209,7 @@ def _pod(at: _At, pod: Pod, sample: PodSample | None, found: _Found) -> PodTally
         account=WHOLE if reason is None else Account(reason),
         containers=tuple(containers),
         sample=_sample(kept),
+        source=source,
     )
 
 

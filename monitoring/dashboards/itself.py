@@ -12,7 +12,9 @@ OF = 'job=~"$job",instance=~"$instance"'
 
 NODE = "{{instance}}"
 NO_FILES = "Collectors with another --source than cgroup read no files"
-NO_UPSTREAM = "These collectors read cgroups: only --source summary and metrics-api have an upstream"
+NO_UPSTREAM = (
+    "These collectors read cgroups and fill no pod: --source summary and metrics-api have an upstream, and --fill-from"
+)
 NO_GUARD = "What these collectors serve is not guarded: docs/security.md says how"
 
 
@@ -378,7 +380,7 @@ def itself() -> Dashboard:
             Row("Errors", errors),
             Row("Series", size),
             Row("Agreement with the kubelet (--verify-interval)", agreement, collapsed=True),
-            Row("Upstream (--source summary or metrics-api)", upstream, collapsed=True),
+            Row("Upstream (--source summary or metrics-api, --fill-from)", upstream, collapsed=True),
             Row("TLS and access (--web.config.file, --authenticate)", guard, collapsed=True),
         ],
     )

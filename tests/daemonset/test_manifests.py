@@ -30,6 +30,7 @@ COMPONENTS = (
     "hostport-tls",
     "networkpolicy",
     "hostpid",
+    "fill-from-summary",
     "source-summary",
 )
 OVERLAYS = tuple(f"overlays/{name}" for name in COMPONENTS)
@@ -53,6 +54,7 @@ ADDED_RULES: dict[str, list[Rule]] = {
         (("authentication.k8s.io",), ("tokenreviews",), ("create",)),
         (("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
     ],
+    "overlays/fill-from-summary": [(("",), ("nodes/stats",), ("get",))],
 }
 ADDED_KINDS: dict[str, list[str]] = {
     "overlays/podmonitor": ["PodMonitor"],
@@ -65,6 +67,7 @@ ADDED_ENVIRONMENT: dict[str, dict[str, str]] = {
         "PODTALLY_WEB_CONFIG_FILE": "/etc/podtally/web/web.yml",
         "PODTALLY_AUTHENTICATE": "true",
     },
+    "overlays/fill-from-summary": {"PODTALLY_FILL_FROM": "summary"},
 }
 TLS = "overlays/hostport-tls"
 HOSTPID = "overlays/hostpid"

@@ -13,7 +13,8 @@ from collector.loop import Ticking
 from collector.metrics.account import Account, AccountCollector, KubeletAgreement
 from collector.metrics.catalogue import SELF
 from collector.model import SOURCES, SourceName, Tally
-from tests.replays import last_tally, replayed, replayed_upstream
+from tests.filled import answered, filling
+from tests.replays import last_tally, replayed_upstream
 
 
 def page(account: Account, tally: Tally | None) -> str:
@@ -28,7 +29,8 @@ def test_every_row_of_the_catalogue_is_exported_and_no_other(source: SourceName)
     """With answers and a scrape, the account has each podtally_ and process_ family of its source with its labels."""
     rows = [row for row in SELF if source in row.sources]
     if source == "cgroup":
-        collector: Ticking = replayed("restart")
+        # A pod of it is filled, as without one there is no upstream.
+        collector: Ticking = filling(answered("gvisor-empty-subcontainers"))
         collector.account.descriptors_held = collector.account.descriptors_limit = lambda: 1
         collector.account.opened_reads = lambda: 1
         collector.account.agreement = lambda: KubeletAgreement(

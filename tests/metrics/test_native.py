@@ -45,6 +45,7 @@ class Reference(Collector):
                     | {
                         "node": pod.pod.node,
                         "qos_class": pod.pod.qos_class,
+                        "source": pod.source,
                         "uid": pod.pod.uid,
                         "workload_kind": pod.pod.owner_kind,
                         "workload_name": pod.pod.owner_name,

@@ -392,3 +392,29 @@ def test_a_comparison_that_goes_on_does_not_grow() -> None:
     assert any(row.verdict == "agree" and row.quantity == "cpu" and row.window == "exact" for row in rows)
     assert [row for row in rows if row.end_ns < oldest_ns] == []
     assert [row for row in rows if row.verdict == "outside"] == []
+
+
+def test_what_a_running_podtally_has_filled_is_not_compared() -> None:
+    """Its page does not tell, its JSON does; the kubelet's own numbers are no readings of podtally's."""
+    scene = Scene().read(WEB, steady(100))
+    scene.verification.add_our_pods(
+        '{"node": "n", "source": "cgroup", "pods": [{"namespace": "shop", "name": "web-0", "source": "summary"}]}'
+    )
+    page = (
+        'container_cpu_usage_seconds_total{container="web",namespace="shop",pod="web-0"} 9 1700000070000\n'
+        'container_memory_working_set_bytes{container="web",namespace="shop",pod="web-0"} 9 1700000070000\n'
+    )
+    before_ns = scene.verification.readings.last_ns
+    scene.verification.add_our_page(page)
+
+    assert scene.verification.readings.filled == {POD}
+    assert scene.verification.readings.last_ns == before_ns
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"pods": 3}', '{"pods": [{}], "node": "n"}'])
+def test_what_is_no_document_of_ours_is_passed_over(body: str) -> None:
+    """An older podtally, or something else that answers."""
+    verification = Verification(0.1)
+    verification.add_our_pods(body)
+
+    assert verification.readings.filled == set()

@@ -95,6 +95,7 @@ def test_a_pod_is_as_the_contract_says() -> None:
         "overhead": {"cpu_cores": 0.0, "memory_bytes": SANDBOX_BYTES},
         "incomplete": None,
         "missing": [],
+        "source": "cgroup",
         "sample": None,
     }
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from collector.model import Answer
 from collector.sources.http import Endpoint, LiveAnswers, Question, tls_context
-from collector.sources.upstream import LiveClock, LiveUpstream, metrics_path, pods_path, summary_path
+from collector.sources.upstream import LiveClock, LiveUpstream, OnDemand, metrics_path, pods_path, summary_path
 from tests.helpers import Peer, certificate, served, until
 
 SUMMARY = "kubelet/stats_summary.json"
@@ -28,7 +29,7 @@ def question(url: str, answer: str = SUMMARY, path: str = "/stats/summary", *, c
 
 
 @asynccontextmanager
-async def running(upstream: LiveUpstream) -> AsyncIterator[None]:
+async def running(upstream: LiveUpstream | OnDemand) -> AsyncIterator[None]:
     """Ask until the end of the block."""
     task = asyncio.ensure_future(upstream.run())
     try:
@@ -202,6 +203,80 @@ def test_the_last_of_several_answers_is_taken_once() -> None:
     first, second = asyncio.run(run())
 
     assert ([answer.body for answer in first], second) == ([b'{"pods": null}'], [])
+
+
+def test_what_is_asked_on_demand_is_not_asked_without() -> None:
+    """Names are asked for and come in; the question is asked once it is wanted, and its answer comes in once."""
+    asked_peer, names_peer = Peer(b'{"pods": []}'), Peer()
+
+    async def run() -> None:
+        async with served(asked_peer.handle) as url, served(names_peer.handle) as names_url:
+            names = LiveAnswers(question(names_url, "kubelet/pods.json", "/pods"), None, interval=60)
+            one = OnDemand(names, question(url), interval=60)
+            async with running(one):
+                await until(lambda: len(names_peer.asked) == 1)
+                one.ask()
+                await until(lambda: len(names_peer.asked) == 2)
+                assert not asked_peer.asked
+                one.want()
+                await until(lambda: len(asked_peer.asked) == 1)
+                taken: list[str] = []
+
+                def came() -> bool:
+                    taken.extend(answer.name for answer in one.take())
+                    return SUMMARY in taken
+
+                await until(came)
+                assert SUMMARY not in [answer.name for answer in one.take()]
+
+    asyncio.run(run())
+
+
+def test_what_is_asked_on_demand_is_asked_no_more_often_than_its_interval() -> None:
+    """However often it is wanted, as at each tick."""
+    peer, interval = Peer(b'{"pods": []}'), 0.3
+
+    async def run() -> None:
+        async with served(peer.handle) as url, served(Peer().handle) as names_url:
+            names = LiveAnswers(question(names_url, "kubelet/pods.json", "/pods"), None, interval=60)
+            one = OnDemand(names, question(url), interval=interval)
+
+            def wanted() -> bool:
+                one.want()
+                return len(peer.asked) >= 4
+
+            async with running(one):
+                await until(wanted)
+
+    asyncio.run(run())
+
+    assert all(later - earlier >= interval - 0.05 for earlier, later in pairwise(peer.moments))
+
+
+def test_what_is_wanted_no_more_is_asked_no_more() -> None:
+    """A want of the time in which it may not be asked again is none of later: the pod may have ended since."""
+    peer, names_peer = Peer(b'{"pods": []}'), Peer()
+
+    async def run() -> None:
+        async with served(peer.handle) as url, served(names_peer.handle) as names_url:
+            names = LiveAnswers(question(names_url, "kubelet/pods.json", "/pods"), None, interval=0.2)
+            one = OnDemand(names, question(url), interval=0.2)
+
+            def asked() -> bool:
+                if not peer.asked:
+                    one.want()
+                return bool(peer.asked)
+
+            async with running(one):
+                await until(asked)
+                one.want()
+                # Three further intervals of the same length, of a question that is asked in each.
+                enough = len(names_peer.asked) + 4
+                await until(lambda: len(names_peer.asked) >= enough)
+
+    asyncio.run(run())
+
+    assert len(peer.asked) == 1
 
 
 def test_the_clock_is_the_machines() -> None:
