@@ -40,6 +40,8 @@ class Members(NamedTuple):
     """Containers that the status calls running and that have no leaf."""
     sandbox: int | None
     """The number of its leaf."""
+    presumed: int | None
+    """The number of the leaf that is it, unless that is of a container that is awaited; it may be among the unnamed."""
     doubtful: tuple[Identity, ...]
     """Leaves without a name of which one more than the sandbox is there: whether they have processes is to be read."""
     duplicates: int
@@ -72,7 +74,11 @@ def find(
             named[container.name] = (container, number, start_ns(leaf, container))
     missing = [one for one in pod.containers.values() if one.state == "running" and one.name not in named]
     awaits = pod.awaits or bool(missing)
-    own = _sandbox(cgroup, pod, nameless, sandbox, met_ns, awaits=awaits) if nameless else None
+    presumed = _sandbox(cgroup, pod, nameless, sandbox) if nameless else None
+    own = presumed
+    if presumed is not None and leaves[presumed][:2] != sandbox and len(nameless) == len(leaves) and awaits:
+        # No status names a later leaf, and one may come to name this: see _sandbox.
+        own = presumed if pod.told_ns - met_ns(leaves[presumed]) >= SETTLED_NS else None
     unnamed = [leaves[number][:2] for number in nameless if number != own and not leaves[number].is_empty]
     starts = [cgroup.begun_ns, *(started_ns for _, _, started_ns in named.values())]
     return Members(
@@ -85,20 +91,13 @@ def find(
         starting=tuple(starting),
         missing=tuple(missing),
         sandbox=own,
+        presumed=presumed,
         doubtful=tuple(leaves[number][:2] for number in nameless) if unnamed or len(nameless) > 1 else (),
         duplicates=duplicates,
     )
 
 
-def _sandbox(
-    cgroup: PodCgroup,
-    pod: Pod,
-    nameless: list[int],
-    known: Identity | None,
-    met_ns: Callable[[Leaf], int],
-    *,
-    awaits: bool,
-) -> int | None:
+def _sandbox(cgroup: PodCgroup, pod: Pod, nameless: list[int], known: Identity | None) -> int | None:
     """The number of the leaf that is the pod's sandbox, of those that no status names.
 
     The runtime makes it before any container, so that it has the lowest inode. Once found it stays, so that a container
@@ -112,15 +111,8 @@ def _sandbox(
     for number in there:
         if leaves[number][:2] == known:
             return number
+    if not cgroup.ino:
+        return there[0] if len(there) == 1 else None
     named = [number for number, leaf in enumerate(leaves) if leaf.container_id in pod.containers]
-    if cgroup.ino:
-        lowest = min((*named, *there), key=lambda number: (leaves[number].ino, leaves[number].path))
-        if lowest in named:
-            return None
-    elif len(there) == 1:
-        lowest = there[0]
-    else:
-        return None
-    if named or not awaits or pod.told_ns - met_ns(leaves[lowest]) >= SETTLED_NS:
-        return lowest
-    return None
+    lowest = min((*named, *there), key=lambda number: (leaves[number].ino, leaves[number].path))
+    return None if lowest in named else lowest

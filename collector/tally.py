@@ -145,7 +145,7 @@ def _pod(instant: Instant, pod: Pod, cgroup: PodCgroup, history: History, found:
         cpu_peak_cores=peak,
         account=account,
         containers=tuple(containers),
-        sandbox=None if members.sandbox is None else leaves[members.sandbox],
+        sandbox=None if members.presumed is None else leaves[members.presumed],
     )
 
 
