@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 from collector.model import Answer
 from collector.parity.peers import parse_pod_metrics
 from collector.parity.resource import Owner
-from collector.parity.verification import Verification
+from collector.parity.verification import Row, Verification
+from tests.e2e import pace
 from tests.e2e.observing import Watch, metrics_api, of_collector, of_kubelet
 from tests.e2e.prometheus import start_prometheus
 
@@ -21,11 +22,13 @@ TOLERANCE = 0.01
 """Of memory the aim; of CPU below the aim for the worst, so that what differs by more is held to our readings."""
 
 OBSERVE_SECONDS = float(os.environ.get("PODTALLY_E2E_OBSERVE_SECONDS") or 600)
+"""On a slow node longer: as many samples come of it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The short set runs on the second driver and kernel too; what is apart would take `make e2e` over half an hour."""
     config.addinivalue_line("markers", "short: runs on every driver and kernel, in a minute or two")
+    config.addinivalue_line("markers", "runtime: of one runtime; runs with `--runtime NAME`, on a node of its own")
     config.addinivalue_line(
         "markers", "apart: what stands beside the DaemonSet; runs with `--apart`, on a node of its own"
     )
@@ -37,10 +40,14 @@ class Observed:
 
     began: float = 0.0
     ended: float = 0.0
-    verification: Verification = field(default_factory=lambda: Verification(TOLERANCE))
+    verification: Verification = field(
+        default_factory=lambda: Verification(TOLERANCE, late_seconds=pace.current().late_seconds)
+    )
     shown: set[Owner] = field(default_factory=set)
     """Containers that kubectl top showed."""
     answers: int = 0
+    lags: pace.Lags = field(default_factory=pace.Lags)
+    """When the node did not keep up."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ours(self, _: float, page: str) -> None:
@@ -56,6 +63,15 @@ class Observed:
                 self.verification.add_answer(Answer(name, round(now * 1e9), 200, None, text.encode()))
 
         return keep
+
+    def judged(self, rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:
+        """Those that can be judged, and those of which an end lies where the node did not keep up."""
+        judged: list[Row] = []
+        slow: list[Row] = []
+        for row in rows:
+            ends = (row.end_ns if row.begin_ns is None else row.begin_ns, row.end_ns)
+            (slow if any(self.lags.touch(end / 1e9) for end in ends) else judged).append(row)
+        return judged, slow
 
     def metrics_api(self, now: float, text: str) -> None:
         """Take an answer of the metrics API in, and note what it shows."""
@@ -74,11 +90,13 @@ class Observing:
 
     def whole(self) -> Observed:
         """Wait until it is as long as it is to be, and end it."""
-        while (left := self.seen.began + OBSERVE_SECONDS - time.time()) > 0:
+        seconds = pace.current().seconds(OBSERVE_SECONDS)
+        while (left := self.seen.began + seconds - time.time()) > 0:
             print(f"    watching for {left:.0f} s more, {self.seen.answers} answers so far", flush=True)
             time.sleep(min(60.0, left))
         self.watch.end()
-        self.seen.ended = time.time()
+        self.seen.ended, self.seen.lags = time.time(), self.watch.lags
+        print(f"    {pace.current()}; it lagged {len(self.seen.lags.spans)} times", flush=True)
         for name, failures in self.watch.failures.items():
             print(f"    {name}: {len(failures)} questions failed, the last: {failures[-1][1][:200]}", flush=True)
         return self.seen

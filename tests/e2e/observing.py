@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from prometheus_client.parser import text_string_to_metric_families
 
 from collector.errors import AnswerError
+from tests.e2e import pace
 from tests.e2e.cluster import collector_pod, collector_url, kubectl
 from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, NODE_ADDRESS, PKI, RESULTS
 from tests.e2e.processes import E2EError, inside, wait_for
@@ -135,9 +136,12 @@ _FAILURES = (OSError, HTTPException, ValueError, AnswerError, E2EError, subproce
 
 
 class Watch:
-    """Asks for pages again and again in threads of its own, and keeps what came with its time; failures as well."""
+    """Asks for pages again and again in threads of its own, and keeps what came with its time; failures as well, and
+    when the node was late.
+    """
 
     def __init__(self) -> None:
+        self.lags = pace.Lags(pace.current().answer_seconds)
         self._end = threading.Event()
         self._threads: list[threading.Thread] = []
         self.failures: dict[str, list[tuple[float, str]]] = defaultdict(list)
@@ -153,6 +157,7 @@ class Watch:
                     keep(now, ask())
                 except _FAILURES as error:
                     self.failures[name].append((now, f"{type(error).__name__}: {error}"))
+                self.lags.asked(now, now + time.monotonic() - began)
                 self._end.wait(max(0.0, seconds - (time.monotonic() - began)))
 
         thread = threading.Thread(target=run, name=name, daemon=True)

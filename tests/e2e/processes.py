@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tests.e2e import pace
 from tests.e2e.layout import HOST_ADDRESS, LOGS, NAMESPACE, NODE_ADDRESS, POD_NETWORK, RUN, TAP
 
 
@@ -26,7 +27,8 @@ def need(*tools: str, package_hint: str) -> None:
 
 
 def wait_for(what: str, condition: Callable[[], object], seconds: float, every: float = 0.5) -> None:
-    """Wait until the condition holds. Raises: E2EError naming what has not happened."""
+    """Wait until the condition holds, on a slow node for longer. Raises: E2EError naming what has not happened."""
+    seconds = pace.current().seconds(seconds)
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

