@@ -9,9 +9,10 @@ import subprocess
 import sys
 import traceback
 
-from tests.e2e import build, cluster
+from tests.e2e import build, cluster, pace
 from tests.e2e.layout import ADMIN_KUBECONFIG, BIN, HERE, LOGS, REPO, RESULTS, RUN
 from tests.e2e.processes import E2EError, inside, running
+from tests.e2e.runtimes import RUNTIMES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,9 +23,11 @@ def _parser() -> argparse.ArgumentParser:
     extent = run.add_mutually_exclusive_group()
     extent.add_argument("--short", action="store_true", help="the short set alone, on the first driver")
     extent.add_argument("--apart", action="store_true", help="what stands beside the DaemonSet, likewise")
+    extent.add_argument("--runtime", choices=RUNTIMES, help="the pods of manifests/runtimes, on a node of this runtime")
     one = commands.add_parser("up", help="bring the node up, with podtally and the workloads on it")
     one.add_argument("--driver", choices=("systemd", "cgroupfs"), default="systemd")
     one.add_argument("--kernel", choices=("older", "newer"), default="older")
+    one.add_argument("--runtime", choices=RUNTIMES, help="with the pods of the runtimes' sets")
     commands.add_parser("push", help="build the image anew from the work tree and roll the DaemonSet")
     commands.add_parser("shell", help="a shell on the node")
     commands.add_parser("logs", help="put the node's logs beside the host's, and say where")
@@ -43,30 +46,40 @@ def pytest(*arguments: str) -> int:
         "-o",
         "addopts=--import-mode=importlib -p no:cacheprovider",
         "-o",
-        "timeout=1500",
+        f"timeout={pace.current().seconds(1500):.0f}",
     ]
     names = [name for name in arguments if name.startswith("tests/")] or ["tests/e2e"]
     rest = [argument for argument in arguments if not argument.startswith("tests/")]
-    command += ["-s", "-v", "--durations=0", "--durations-min=5"]
+    command += ["-s", "-v", "-rs", "--durations=0", "--durations-min=5"]
     return subprocess.run(inside([*command, *rest, *names]), cwd=REPO, check=False).returncode
 
 
-def bring_up(driver: str, kernel: str) -> None:
-    """A node with podtally and the workloads."""
+def bring_up(driver: str, kernel: str, runtime: str | None = None) -> None:
+    """A node with podtally and the workloads; those of the runtimes' sets if a runtime is named."""
+    if driver != "systemd" and runtime in ("gvisor", "crio"):
+        raise E2EError(f"{runtime} is set up for the systemd driver alone: leave --driver out.")
     cluster.prepare()
-    cluster.up(driver, kernel)
+    cluster.up(driver, kernel, runtime or "runc")
+    if runtime is not None:
+        with cluster.stage("workloads"):
+            for pods in RUNTIMES[runtime].pods:
+                cluster.kubectl("apply", "-k", str(HERE / "manifests" / "runtimes" / pods))
+        with cluster.stage("the DaemonSet with the rights of verify"):
+            cluster.deploy(HERE / "manifests" / "podtally-verify")
+        return
     with cluster.stage("workloads"):
         cluster.put((HERE / "manifests/static-web.yaml").read_bytes(), "/etc/kubernetes/manifests/static-web.yaml")
-        cluster.kubectl("apply", "-f", str(HERE / "manifests" / "workloads.yaml"))
+        spared = ["-l", "spare!=true"] if pace.current().is_slow else []
+        cluster.kubectl("apply", "-f", str(HERE / "manifests" / "workloads.yaml"), *spared)
     with cluster.stage("the DaemonSet as it is shipped"):
         cluster.deploy()
 
 
-_SETS = {"long": "not apart", "short": "short", "apart": "apart"}
+_SETS = {"long": "not apart and not runtime", "short": "short", "apart": "apart", "runtime": "runtime"}
 """The markers of each set of tests."""
 
 
-def run(*, keep: bool, only: str | None) -> int:
+def run(*, keep: bool, only: str | None, runtime: str | None = None) -> int:
     """The whole: the long set on the first node, the short one on the second driver and newer kernel; or one set."""
     shutil.rmtree(LOGS, ignore_errors=True)
     shutil.rmtree(RESULTS, ignore_errors=True)
@@ -75,7 +88,7 @@ def run(*, keep: bool, only: str | None) -> int:
         plan.append(("cgroupfs", "newer", "short"))
     status = 0
     for index, (driver, kernel, extent) in enumerate(plan):
-        bring_up(driver, kernel)
+        bring_up(driver, kernel, runtime)
         with cluster.stage(f"tests, the {extent} set"):
             found = pytest("-m", _SETS[extent])
         if found:
@@ -113,10 +126,11 @@ def main() -> int:
             raise E2EError("no node is up: python -m tests.e2e up brings one up.")
         match arguments.command:
             case "run":
-                only = "short" if arguments.short else "apart" if arguments.apart else None
-                return run(keep=arguments.keep, only=only)
+                chosen = {"short": arguments.short, "apart": arguments.apart, "runtime": arguments.runtime}
+                only = next((name for name, asked in chosen.items() if asked), None)
+                return run(keep=arguments.keep, only=only, runtime=arguments.runtime)
             case "up":
-                bring_up(arguments.driver, arguments.kernel)
+                bring_up(arguments.driver, arguments.kernel, arguments.runtime)
                 print("up. A shell on it: python -m tests.e2e shell; kubectl: python -m tests.e2e kubectl get pods -A")
             case "push":
                 push()

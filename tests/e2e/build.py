@@ -24,7 +24,7 @@ GUEST_SUITE = "forky"
 GUEST_PACKAGES = (
     "systemd-sysv,systemd,udev,dbus,containerd,runc,containernetworking-plugins,iptables,nftables,iproute2,kmod,"
     "ca-certificates,openssh-server,procps,busybox-static,curl,zstd,util-linux,python3-minimal,"
-    "initramfs-tools,linux-image-cloud-amd64"
+    "initramfs-tools,linux-image-cloud-amd64,crun,conmon"
 )
 PROGRAMS = {
     "etcd": "go.etcd.io/etcd/server/v3",
@@ -49,19 +49,21 @@ STORE = CACHE.parent / "image"
 """Buildah's, made by tests/image/build.sh."""
 
 
-def _digest(*parts: bytes) -> str:
+def fingerprint(*parts: bytes) -> str:
+    """One word for what something is made from."""
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _made_from(stamp: Path, digest: str, *made: Path) -> bool:
+def made_from(stamp: Path, digest: str, *made: Path) -> bool:
+    """Whether all that was made is there, and was made from that."""
     return all(file.exists() for file in made) and stamp.exists() and stamp.read_text() == digest
 
 
 def programs() -> None:
     """Kubernetes, etcd, metrics-server and cAdvisor, from the modules that go.mod pins."""
     sources = [TOOLS / "go.mod", TOOLS / "go.sum", *sorted((TOOLS / "cadvisor").iterdir())]
-    digest = _digest(*(file.read_bytes() for file in sources))
-    if _made_from(BIN / ".digest", digest, *(BIN / name for name in PROGRAMS)):
+    digest = fingerprint(*(file.read_bytes() for file in sources))
+    if made_from(BIN / ".digest", digest, *(BIN / name for name in PROGRAMS)):
         return
     need("go", package_hint="install Go 1.26 or newer; it builds Kubernetes' own programs from their modules.")
     BIN.mkdir(parents=True, exist_ok=True)
@@ -86,8 +88,8 @@ def prometheus() -> None:
     """Prometheus of the release that monitoring/ names, and its promtool: Debian's has no discovery in Kubernetes."""
     made = [BIN / name for name in ("prometheus", "promtool")]
     text = (PROMETHEUS_MODULE / "go.mod").read_text()
-    digest = _digest(text.encode(), (PROMETHEUS_MODULE / "go.sum").read_bytes())
-    if _made_from(BIN / ".prometheus", digest, *made):
+    digest = fingerprint(text.encode(), (PROMETHEUS_MODULE / "go.sum").read_bytes())
+    if made_from(BIN / ".prometheus", digest, *made):
         return
     need("go", package_hint="install Go 1.26 or newer; it builds Prometheus from its modules.")
     module = "github.com/prometheus/prometheus"
@@ -116,11 +118,11 @@ def disk() -> None:
     pki.make()
     guest = HERE / "guest"
     files = sorted(p for p in guest.rglob("*") if p.is_file())
-    config = _digest(
+    config = fingerprint(
         *(str(p.relative_to(guest)).encode() + p.read_bytes() for p in files), (BIN / ".digest").read_bytes()
     )
-    config = _digest(config.encode(), GUEST_SUITE.encode(), GUEST_PACKAGES.encode(), (PKI / "ca.crt").read_bytes())
-    if _made_from(CACHE / ".disk", config, BASE_DISK):
+    config = fingerprint(config.encode(), GUEST_SUITE.encode(), GUEST_PACKAGES.encode(), (PKI / "ca.crt").read_bytes())
+    if made_from(CACHE / ".disk", config, BASE_DISK):
         return
     if os.geteuid() != 0:
         raise E2EError("make e2e must run as root: it makes a root file system and a network namespace.")
@@ -131,12 +133,14 @@ def disk() -> None:
         "ssh-keygen",
         package_hint="apt-get install mmdebstrap e2fsprogs openssh-client",
     )
-    if not (ROOTFS / "usr/bin/containerd").exists():
+    packages, kept = fingerprint(GUEST_SUITE.encode(), GUEST_PACKAGES.encode()), CACHE / ".rootfs"
+    if not made_from(kept, packages, ROOTFS / "usr/bin/containerd"):
         shutil.rmtree(ROOTFS, ignore_errors=True)
-        _run(
+        run(
             "mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", '--aptopt=Acquire::Check-Valid-Until "false"',
             f"--include={GUEST_PACKAGES}", GUEST_SUITE, str(ROOTFS), *_mirror(),
         )  # fmt: skip
+        kept.write_text(packages)
     _older_kernel()
     shutil.copytree(guest, ROOTFS, dirs_exist_ok=True, symlinks=True)
     shutil.copy2(BIN / "kubelet", ROOTFS / "usr/bin/kubelet")
@@ -148,15 +152,15 @@ def disk() -> None:
     keys.mkdir(mode=0o700, exist_ok=True)
     shutil.copy2(PKI / "ssh_key.pub", keys / "authorized_keys")
     (ROOTFS / "etc/machine-id").write_text(hashlib.sha256(b"podtally-e2e").hexdigest()[:32] + "\n")
-    _run("chroot", str(ROOTFS), "ssh-keygen", "-A")
-    _run("chroot", str(ROOTFS), "systemctl", "enable", "systemd-networkd", "ssh", "containerd", "e2e-driver", "kubelet")
-    _run(
+    run("chroot", str(ROOTFS), "ssh-keygen", "-A")
+    run("chroot", str(ROOTFS), "systemctl", "enable", "systemd-networkd", "ssh", "containerd", "e2e-driver", "kubelet")
+    run(
         "chroot", str(ROOTFS), "systemctl", "mask", "systemd-networkd-wait-online.service", "apt-daily.timer",
         "apt-daily-upgrade.timer", "systemd-firstboot.service", "e2scrub_all.timer",
     )  # fmt: skip
     BASE_DISK.unlink(missing_ok=True)
-    _run("truncate", "-s", "10G", str(BASE_DISK))
-    _run("mkfs.ext4", "-q", "-F", "-d", str(ROOTFS), "-E", "lazy_itable_init=1", "-m", "0", str(BASE_DISK))
+    run("truncate", "-s", "10G", str(BASE_DISK))
+    run("mkfs.ext4", "-q", "-F", "-d", str(ROOTFS), "-E", "lazy_itable_init=1", "-m", "0", str(BASE_DISK))
     (CACHE / ".disk").write_text(config)
 
 
@@ -183,21 +187,21 @@ def _older_kernel() -> None:
     """The kernel of this machine's Debian release, beside the guest's own."""
     if len(list((ROOTFS / "boot").glob("vmlinuz-*"))) > 1:
         return
-    shown = _run("apt-cache", "depends", "linux-image-cloud-amd64")
+    shown = run("apt-cache", "depends", "linux-image-cloud-amd64")
     found = re.search(r"Depends: (linux-image-\S+)", shown)
     if not found:
         raise E2EError("apt knows no linux-image-cloud-amd64: run apt-get update, and try again.")
     folder = CACHE / "kernel"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _run("apt-get", "download", "-q", found[1], cwd=folder)
+    run("apt-get", "download", "-q", found[1], cwd=folder)
     package = next(folder.glob("*.deb"))
-    _run("dpkg-deb", "-x", str(package), str(folder / "x"))
+    run("dpkg-deb", "-x", str(package), str(folder / "x"))
     for source, target in (("boot", "boot"), ("lib/modules", "usr/lib/modules")):
         shutil.copytree(folder / "x" / source, ROOTFS / target, dirs_exist_ok=True, symlinks=True)
     release = found[1].removeprefix("linux-image-")
-    _run("chroot", str(ROOTFS), "depmod", release)
-    _run("chroot", str(ROOTFS), "update-initramfs", "-c", "-k", release)
+    run("chroot", str(ROOTFS), "depmod", release)
+    run("chroot", str(ROOTFS), "update-initramfs", "-c", "-k", release)
     shutil.rmtree(folder)
 
 
@@ -213,10 +217,10 @@ def images() -> None:
     pause = IMAGES / "pause.tar"
     if not pause.exists():
         need("gcc", package_hint="apt-get install gcc libc6-dev")
-        _run("gcc", "-Os", "-static", "-s", "-o", str(IMAGES / "pause"), str(HERE / "images" / "pause.c"))
+        run("gcc", "-Os", "-static", "-s", "-o", str(IMAGES / "pause"), str(HERE / "images" / "pause.c"))
         _archive(pause, PAUSE_IMAGE, ["/pause"], {"pause": (IMAGES / "pause").read_bytes()}, {})
     archive, digest = IMAGES / "prometheus.tar", (BIN / ".prometheus").read_text()
-    if not _made_from(IMAGES / ".prometheus", digest, archive):
+    if not made_from(IMAGES / ".prometheus", digest, archive):
         program = (BIN / "prometheus").read_bytes()
         _archive(archive, PROMETHEUS_IMAGE, ["/bin/prometheus"], {"bin/prometheus": program}, {})
         (IMAGES / ".prometheus").write_text(digest)
@@ -259,7 +263,7 @@ def standin_image() -> Path:
     """Node and the stand-in for k6, as an image that is started with k6's arguments."""
     need("node", package_hint="apt-get install nodejs")
     node = Path(shutil.which("node") or "").resolve()
-    libraries = re.findall(r"(/\S+) \(0x", _run("ldd", str(node)))
+    libraries = re.findall(r"(/\S+) \(0x", run("ldd", str(node)))
     files = {f"lib64/{Path(one).name}": Path(one).read_bytes() for one in libraries}
     files |= {"bin/node": node.read_bytes(), "standin.mjs": (REPO / "tests/loadtest/standin.mjs").read_bytes()}
     out = IMAGES / "k6-standin.tar"
@@ -269,12 +273,12 @@ def standin_image() -> Path:
 
 def _sources() -> list[Path]:
     """The collector's files in the work tree."""
-    listed = _run("git", "ls-files", "-co", "--exclude-standard", "collector", cwd=REPO).split()
+    listed = run("git", "ls-files", "-co", "--exclude-standard", "collector", cwd=REPO).split()
     return [file for file in (REPO / name for name in listed) if file.exists()]
 
 
 def _digest_of(files: list[Path]) -> str:
-    return _digest(*(str(f.relative_to(REPO)).encode() + f.read_bytes() for f in files))
+    return fingerprint(*(str(f.relative_to(REPO)).encode() + f.read_bytes() for f in files))
 
 
 def _dependencies_digest() -> str:
@@ -285,7 +289,7 @@ def _dependencies_digest() -> str:
 def _collector_image() -> None:
     """The project's image, built by tests/image/build.sh, which also starts the collector from it on a recording."""
     archive, digest = IMAGES / "podtally.tar", _dependencies_digest() + _digest_of(_sources())
-    if _made_from(IMAGES / ".podtally", digest, archive):
+    if made_from(IMAGES / ".podtally", digest, archive):
         return
     need("buildah", package_hint="apt-get install buildah")
     log = RUN / "logs" / "image.log"
@@ -303,7 +307,7 @@ def _collector_image() -> None:
 def _buildah(*arguments: str) -> str:
     """Buildah on the store of tests/image/build.sh; what it prints."""
     place = ("--root", str(STORE / "storage"), "--runroot", str(STORE / "run"), "--storage-driver", "vfs")
-    return _run("buildah", *place, *arguments).strip()
+    return run("buildah", *place, *arguments).strip()
 
 
 _FILL = """
@@ -334,16 +338,16 @@ def image_disk() -> None:
     """
     names = ("pause", "busybox", "podtally", "prometheus")
     parts = [(CACHE / ".disk").read_bytes(), (IMAGES / ".podtally").read_bytes()]
-    digest = _digest(*parts, *(str((IMAGES / f"{name}.tar").stat().st_mtime_ns).encode() for name in names))
-    if _made_from(CACHE / ".image-disk", digest, IMAGE_DISK):
+    digest = fingerprint(*parts, *(str((IMAGES / f"{name}.tar").stat().st_mtime_ns).encode() for name in names))
+    if made_from(CACHE / ".image-disk", digest, IMAGE_DISK):
         return
     new = IMAGE_DISK.with_suffix(".new")
     new.unlink(missing_ok=True)
-    _run("truncate", "-s", "8G", str(new))
-    _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-m", "0", str(new))
+    run("truncate", "-s", "8G", str(new))
+    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", "-m", "0", str(new))
     places = {"ROOTFS": str(ROOTFS), "DISK": str(new), "IMAGES": str(IMAGES)}
     script = ("bash", "-euc", _FILL, "bash", *names)
-    _run("unshare", "--mount", "--pid", "--fork", "--kill-child", *script, environment={**os.environ, **places})
+    run("unshare", "--mount", "--pid", "--fork", "--kill-child", *script, environment={**os.environ, **places})
     new.rename(IMAGE_DISK)
     (CACHE / ".image-disk").write_text(digest)
 
@@ -365,7 +369,7 @@ def changed_image() -> Path:
             shutil.copy2(file, copy)
         compiling = ("-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash")
         python = ("/opt/podtally/bin/python3", *compiling, f"/{package.relative_to(root)}")
-        _run("chroot", str(root), "env", "PYTHONPYCACHEPREFIX=/opt/podtally/pycache", *python)
+        run("chroot", str(root), "env", "PYTHONPYCACHEPREFIX=/opt/podtally/pycache", *python)
         _buildah("commit", "--quiet", container, CHANGED_IMAGE)
     finally:
         _buildah("rm", container)
@@ -419,7 +423,8 @@ def _tar(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def _run(*command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> str:
+def run(*command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> str:
+    """What a command prints. Raises: E2EError with what it said."""
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise E2EError(f"{' '.join(command[:6])} failed ({done.returncode}):\n{done.stderr.strip()[-1500:]}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e import build, pki
+from tests.e2e import build, pace, pki, runtimes
 from tests.e2e.layout import (
     ADMIN_KUBECONFIG,
     API_PORT,
@@ -62,7 +62,11 @@ def stage(name: str) -> Iterator[None]:
 
 
 def kubectl(*arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> str:
-    """What kubectl prints, run as the cluster's administrator. Raises: E2EError with what it said."""
+    """What kubectl prints, run as the cluster's administrator; a slow node is given longer.
+
+    Raises: E2EError with what it said.
+    """
+    timeout = pace.current().seconds(timeout)
     command = inside([str(BIN / "kubectl"), f"--kubeconfig={ADMIN_KUBECONFIG}", *arguments])
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=timeout)
     if check and done.returncode:
@@ -119,7 +123,7 @@ def prepare() -> None:
             make()
 
 
-def up(driver: str = "systemd", kernel: str = "older") -> None:
+def up(driver: str = "systemd", kernel: str = "older", runtime: str = "runc") -> None:
     """Bring the cluster up on a fresh disk, up to a Ready node with metrics-server."""
     if running("qemu"):
         raise E2EError("a node is up already: python -m tests.e2e down ends it.")
@@ -128,11 +132,13 @@ def up(driver: str = "systemd", kernel: str = "older") -> None:
     network_up()
     with stage("control plane"):
         control_plane()
-    with stage(f"node ({driver} driver, kernel {build.kernels()[kernel]})"):
-        boot(driver, build.kernels()[kernel])
-        wait_for("ssh to the node", lambda: _answers("true"), 180)
+    with stage(f"node ({driver} driver, kernel {build.kernels()[kernel]}, {runtime})"):
+        boot(driver, build.kernels()[kernel], runtimes.RUNTIMES[runtime])
+        wait_for("ssh to the node", lambda: _answers("true"), 600)
     with stage("node Ready"):
-        wait_for("the node's Ready", node_ready, 180)
+        wait_for("the node's Ready", node_ready, 600)
+    with stage("the node's pace"):
+        measure_pace()
     with stage("metrics-server"):
         metrics_server()
 
@@ -161,6 +167,7 @@ def control_plane() -> None:
             f"--kubeconfig={ADMIN_KUBECONFIG}",
             "--bind-address=127.0.0.1",
             "--leader-elect=false",
+            "--node-monitor-grace-period=180s",  # a node that lags is no node that is lost
             f"--root-ca-file={PKI / 'ca.crt'}",
             f"--service-account-private-key-file={PKI / 'sa.key'}",
         ],
@@ -211,10 +218,11 @@ def api_server() -> None:
     wait_for("the API server", lambda: kubectl("get", "--raw", "/readyz", check=False) == "ok", 120)
 
 
-def boot(driver: str, release: str) -> None:
+def boot(driver: str, release: str, runtime: runtimes.Runtime) -> None:
     """Start the virtual machine on fresh layers over the kept disks."""
     drives: list[str] = []
-    for name, base in (("disk", BASE_DISK), ("images", IMAGE_DISK)):
+    own = runtimes.disk(runtime)
+    for name, base in (("disk", BASE_DISK), ("images", IMAGE_DISK), *([("runtime", own)] if own else [])):
         layer = RUN / f"{name}.qcow2"
         layer.unlink(missing_ok=True)
         create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(layer)]
@@ -233,12 +241,27 @@ def boot(driver: str, release: str) -> None:
                 str(ROOTFS / f"boot/initrd.img-{release}"),
             ),
             "-append",
-            f"root=/dev/vda rw console=ttyS0 psi=1 mitigations=off net.ifnames=0 e2e.driver={driver}",
+            " ".join(
+                [
+                    "root=/dev/vda rw console=ttyS0 psi=1 mitigations=off net.ifnames=0",
+                    f"e2e.driver={driver} e2e.runtime={runtime.name}",
+                    *runtime.boot,
+                ]
+            ),
             *drives,
             *("-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no"),
             *("-device", "virtio-net-pci,netdev=n0", "-device", "virtio-rng-pci"),
         ],
     )
+
+
+def measure_pace() -> pace.Pace:
+    """Let the node do a fixed piece of work, and keep how long it took: waits and numbers of pods follow it."""
+    script = f"for n in 1 2 3 4 5; do a=$(date +%s%N); {pace.WORK}; b=$(date +%s%N); echo $((b-a)); done"
+    found = pace.of_work(int(line) / 1e9 for line in node(script, timeout=600).split())
+    pace.keep(found)
+    print(f"    {found}", flush=True)
+    return found
 
 
 def _answers(command: str) -> bool:
@@ -310,7 +333,8 @@ def rolled_out(namespace: str = "podtally", what: str = "daemonset/podtally") ->
     """Wait until podtally's pod is Ready: 20 s on the older kernel, minutes on the newer one while a dozen other pods
     start beside it. Raises: E2EError.
     """
-    kubectl("-n", namespace, "rollout", "status", what, "--timeout=600s", timeout=620)
+    seconds = round(pace.current().seconds(600))
+    kubectl("-n", namespace, "rollout", "status", what, f"--timeout={seconds}s", timeout=620)
 
 
 def collector_pod(namespace: str = "podtally") -> dict[str, Any]:
@@ -337,7 +361,7 @@ def gather_logs() -> None:
     """Put the node's logs beside the host's."""
     for name, command in {
         "kubelet": "journalctl -u kubelet --no-pager",
-        "containerd": "journalctl -u containerd --no-pager",
+        "runtime": "journalctl -u containerd -u crio --no-pager",
         "kernel": "dmesg",
     }.items():
         (LOGS / f"node-{name}.log").write_text(node(command, check=False))
@@ -358,6 +382,7 @@ def down() -> None:
     for name in reversed(started()):
         stop(name, seconds=3)  # an API server waits 20 s for its watchers; nothing of it is kept
     network_down()
+    pace.forget()
     for layer in RUN.glob("*.qcow2"):
         layer.unlink()
     shutil.rmtree(RUN / "etcd", ignore_errors=True)
