@@ -51,6 +51,11 @@ def test_a_late_answer_makes_what_is_near_it_too_slow_to_judge() -> None:
     assert [lags.touch(moment) for moment in moments] == [False, True, True, False]
 
 
+def test_a_question_that_is_given_up_is_a_lag_however_slow_the_node() -> None:
+    """It is after 20 s."""
+    assert [Pace(factor).answer_seconds for factor in (0.5, 1.5, 6.0)] == [5.0, 7.5, 10.0]
+
+
 def test_an_answer_in_time_is_no_lag() -> None:
     """A refusal that comes at once is none either: it is judged as what it is."""
     lags = Lags(late_seconds=5.0)

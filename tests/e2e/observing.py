@@ -141,7 +141,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        self.lags = pace.Lags(pace.current().seconds(pace.LATE_SECONDS))
+        self.lags = pace.Lags(pace.current().answer_seconds)
         self._end = threading.Event()
         self._threads: list[threading.Thread] = []
         self.failures: dict[str, list[tuple[float, str]]] = defaultdict(list)

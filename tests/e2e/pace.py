@@ -26,6 +26,8 @@ SLOW: Final = 1.4
 """From this pace on, too few values to compare are the machine's fault; below it, they are one of ours."""
 LATE_SECONDS: Final = 5.0
 """A question that takes longer is of a node that lags; times the pace."""
+MOST_LATE_SECONDS: Final = 10.0
+"""Below what any question is given, so that one that is given up counts."""
 
 STAMP_SECONDS: Final = 0.1
 MOST_STAMP_SECONDS: Final = 1.0
@@ -46,6 +48,11 @@ class Pace:
     def pods(self, number: int, least: int = 1) -> int:
         """A number of pods that was set on that node; never more."""
         return min(number, max(least, round(number / max(1.0, self.factor))))
+
+    @property
+    def answer_seconds(self) -> float:
+        """How long an answer may take."""
+        return min(self.seconds(LATE_SECONDS), MOST_LATE_SECONDS)
 
     @property
     def late_seconds(self) -> float:
