@@ -1023,7 +1023,7 @@ A pod has no row in the metrics API until each of its containers has two samples
 one that restarts hides the whole pod. If a kubelet does not answer metrics-server in time, which this slow node's sometimes
 does not, all pods of the node are gone at once, and need another round to come back. A pod without a running container (`CrashLoopBackOff`) has no row in kubectl top nor a
 `pod_cpu_usage_cores`, though its starts cost CPU: its `pod_cgroup_*` go on. podtally leaves out what it does not know,
-and counts it in `podtally_pods_incomplete`: so do not fill the gap with 0.""",
+and counts it by reason in `podtally_pods_incomplete` ([account.md](account.md)): so do not fill the gap with 0.""",
         instead=fenced(
             "promql",
             "sum(pod_cpu_usage_cores)    # a gap is a gap\nsum(pod_cgroup_cpu_usage_cores)    # all pods, also those that only ever start",

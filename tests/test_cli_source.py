@@ -153,7 +153,7 @@ def test_the_doctor_asks_the_kubelet(tmp_path: Path) -> None:
     ]
     assert gone.stdout.splitlines()[:2] == [
         f"FAULT the kubelet's /stats/summary does not answer: {away} cannot be reached: Connection refused",
-        "      -> check --kubelet-url and that the node lets this pod reach it",
+        "      -> see that the kubelet runs, and listens where --kubelet-url says, on port 10250 as a rule",
     ]
     assert (done.returncode, gone.returncode) == (1, 1)
 

@@ -105,7 +105,7 @@ class AccountCollector(Collector):
             yield _gauge("podtally_cgroups", {(): account.cgroups})
             yield _counter("podtally_files_read_total", {(): account.files_read})
             yield _counter("podtally_read_errors_total", {(reason,): n for reason, n in account.read_errors.items()})
-            yield _counter("podtally_counter_falls_total", {(): account.counter_falls})
+            yield _counter("podtally_held_falls_total", {(): account.counter_falls})
         if account.descriptors_held is not None and account.descriptors_limit is not None:
             yield _gauge("podtally_descriptors_held", {(): account.descriptors_held()})
             yield _gauge("podtally_descriptors_limit", {(): account.descriptors_limit()})

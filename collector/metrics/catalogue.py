@@ -697,7 +697,7 @@ SELF: tuple[Metric, ...] = (
         only=_CGROUP,
     ),
     _self(
-        "podtally_counter_falls_total",
+        "podtally_held_falls_total",
         "counter",
         "",
         "Counters of the kernel that were lower than before within the life of their cgroup, and were held.",
