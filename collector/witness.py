@@ -52,7 +52,7 @@ class _Mark:
 class Witness:
     """The differences of one pod, tick after tick."""
 
-    __slots__ = ("_last_usec", "_mark", "_next", "_others", "_who", "unaccounted")
+    __slots__ = ("_last_ns", "_last_usec", "_mark", "_next", "_others", "_who", "unaccounted")
 
     def __init__(self) -> None:
         self._who: object = None
@@ -60,6 +60,7 @@ class Witness:
         self._mark: _Mark | None = None
         self._next: _Mark | None = None
         self._last_usec = 0
+        self._last_ns = 0
         self.unaccounted: Growth | None = None
         """The last span that was judged, if the pod used more in it than is known. It stands until one shows better."""
 
@@ -70,11 +71,15 @@ class Witness:
             self._mark = None
             return
         rest_usec, latest_ns, ns = used_usec, 0, cgroup.reading.monotonic_ns
+        # A sandbox is read every few ticks: what it may have used since its last reading is not known in between.
+        stale_ns, self._last_ns = (ns + self._last_ns) // 2, ns
         for leaf in cgroup.leaves:
             reading = leaf.reading
             part_usec = reading.cpu_usage_usec
             if part_usec is None:
                 self._mark = None
+                return
+            if reading.monotonic_ns < stale_ns:
                 return
             rest_usec -= part_usec
             if reading.monotonic_ns > latest_ns:

@@ -101,6 +101,17 @@ def test_a_part_that_was_not_read_leaves_no_difference() -> None:
     assert growth(*(cgroup(n, 500 * n, 250 * n, None) for n in range(20))) is None
 
 
+def test_a_tick_without_a_new_reading_of_a_sandbox_tells_nothing() -> None:
+    """It is read every fifth tick: what it uses in between is no growth of what is not known."""
+    witness = Witness()
+    for n in range(60):
+        stale = cgroup(n - n % 5, 0, 50 * (n - n % 5)).leaves
+        fresh = cgroup(n, 150 * n, 0, 100 * n)
+        witness.see(fresh._replace(leaves=(*stale, fresh.leaves[1])), LEAVES)
+
+    assert witness.unaccounted is None
+
+
 def test_what_is_told_stands_until_a_span_shows_better() -> None:
     """Not for a moment is the pod whole while leaves come and go; it is once nothing unknown works any more."""
     witness = Witness()

@@ -69,9 +69,10 @@ class _Row:
 
     __slots__ = ("absent", "extract", "file", "hold", "keep", "name")
 
-    def __init__(self, file: KernelFile, *, keep: bool) -> None:
+    def __init__(self, file: KernelFile, *, keep: bool, fast: bool = False) -> None:
         self.file = file
-        self.hold = holder(file)
+        # Those of every tick are held together: see Walker._hold_fast.
+        self.hold = None if fast else holder(file)
         self.name = file.name
         self.extract = extractor(file)
         self.absent: Values = (None,) * len(file.keys)
@@ -121,7 +122,7 @@ class _Plan:
     ) -> None:
         seldom = tuple(file for file in seldom if file not in slow)
         rows = [_Row(file, keep=file not in seldom) for file in SLOW]
-        self.fast = _Files([_Row(file, keep=True) for file in FAST], fast, ())
+        self.fast = _Files([_Row(file, keep=True, fast=True) for file in FAST], fast, ())
         self.extract = fast_extractor() if fast == FAST else None
         """Takes the values of all the fast ones, which stand before others that are read every tick."""
         counted = tuple(file for file in slow if pods and file.every_tick_of_pods)
