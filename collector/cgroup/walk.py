@@ -205,13 +205,7 @@ class _Node:
         self.path = path
         self.key = key
         self.directory = directory
-        self.identity: tuple[str, int, str, int | None, bool | None] = (
-            path,
-            directory.ino,
-            key,
-            directory.mtime_ns,
-            None,
-        )
+        self.identity: _Identity = (path, directory.ino, key, directory.mtime_ns, None)
         """What is told of a leaf beside its reading."""
         self.children: dict[str, _Node] = {}
         self.unread: list[str] = []
@@ -244,7 +238,6 @@ class _Node:
     def begin_anew(self) -> None:
         """Forget what its counters were."""
         self.least, self.held = _NOTHING, False
-        self.fast.least.clear()
         self.slow.least.clear()
         for child in self.children.values():
             child.begin_anew()
