@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from collector.members import SETTLED_NS, Identity, Members
-from collector.model import WHOLE, Account, Container, Frame, Instant, Leaf, Pod, PodCgroup
+from collector.model import WHOLE, Account, Container, Frame, Instant, Leaf, Pod, PodCgroup, Reading
 from collector.witness import Witness
 
 VANISHED_NS: Final = 10_000_000_000
@@ -35,7 +35,7 @@ _SEEN_AT_MOST: Final = 256
 class _Life:
     """What is known of a pod, from tick to tick."""
 
-    __slots__ = ("members", "paused", "sandboxed", "seen", "since_ns", "witness")
+    __slots__ = ("members", "pause", "paused", "sandboxed", "seen", "since_ns", "witness")
 
     def __init__(self) -> None:
         self.members: Members | None = None
@@ -44,6 +44,8 @@ class _Life:
         """Ids that have or had a leaf."""
         self.since_ns: dict[str, int] = {}
         """Since when a container that is called running has no leaf, on the wall clock; 0: since ever."""
+        self.pause: Reading | None = None
+        """The sandbox' last reading."""
         self.paused: tuple[Identity, int, int] | None = None
         """The sandbox' leaf with a reading of its CPU, to measure from."""
         self.sandboxed = False
@@ -84,8 +86,15 @@ class Accounts:
             self.wanted.update(members.unnamed, members.starting)
         if cgroup.unread:
             return Account("unread_container")
-        expected = bool(members.containers or missing)
-        if expected and self._works(life, cgroup, members, missing):
+        unread = unused = False
+        for _, number, _ in members.containers:
+            reading = cgroup.leaves[number].reading
+            if reading.cpu_usage_usec is None or reading.memory_working_set_bytes is None:
+                unread = True
+            elif reading.cpu_usage_usec == 0 and reading.memory_current_bytes == 0:
+                # Whatever runs has used something: its work is not here.
+                unused = True
+        if (members.containers or missing) and (_is_sandboxed(life, cgroup, members) or unused):
             return Account("sandboxed", missing)
         if missing:
             return Account("missing_container", missing)
@@ -94,10 +103,8 @@ class Accounts:
         if members.unnamed and (len(cgroup.leaves) > 1 or members.missing):
             # A lone one, while nothing is called running, is mostly the sandbox of a pod that starts.
             return Account("unnamed_container")
-        for _, number, _ in members.containers:
-            reading = cgroup.leaves[number].reading
-            if reading.cpu_usage_usec is None or reading.memory_working_set_bytes is None:
-                return Account("unread_container", values=True)
+        if unread:
+            return Account("unread_container", values=True)
         growth = life.witness.unaccounted
         if growth is not None and members.containers:
             return Account("unaccounted", growth=growth)
@@ -152,20 +159,18 @@ class Accounts:
         long_running = one.started_ns is not None and pod.told_ns - one.started_ns >= SETTLED_NS
         return 0 if self._first and long_running else instant.time_ns
 
-    @staticmethod
-    def _works(life: _Life, cgroup: PodCgroup, members: Members, missing: tuple[str, ...]) -> bool:
-        """Whether the containers' work is in the sandbox: it works itself, or a running container has used nothing at
-        all, or none has a leaf in a pod of a runtime class of its own.
-        """
-        if not life.sandboxed and members.sandbox is not None:
-            life.sandboxed = _is_at_work(life, cgroup.leaves[members.sandbox])
-        if life.sandboxed:
-            return True
-        for _, number, _ in members.containers:
-            reading = cgroup.leaves[number].reading
-            if reading.cpu_usage_usec == 0 and reading.memory_current_bytes == 0:
-                return True
-        return bool(missing) and not members.containers and bool(members.pod.runtime_class)
+
+def _is_sandboxed(life: _Life, cgroup: PodCgroup, members: Members) -> bool:
+    """Whether the containers' work is in the sandbox: it works itself, or none of them has a leaf in a pod of a runtime
+    class of its own.
+    """
+    if not life.sandboxed and members.sandbox is not None:
+        sandbox = cgroup.leaves[members.sandbox]
+        # It is read every few ticks.
+        if sandbox.reading is not life.pause:
+            life.pause = sandbox.reading
+            life.sandboxed = _is_at_work(life, sandbox)
+    return life.sandboxed or (not members.containers and bool(members.pod.runtime_class))
 
 
 def _is_at_work(life: _Life, sandbox: Leaf) -> bool:

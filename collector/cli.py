@@ -967,11 +967,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
             recording = _load(arguments.source)
             answers, limit = recording.frames[0].answers, None
             tree = RecordedTree(recording)
-            looks = doctor.Looks(tree, kubepods=arguments.kubepods)
+            looks = doctor.Looks(tree, RecordedAnswers(tree), kubepods=arguments.kubepods)
             if arguments.fill_from is not None:
                 _require_answer(recording, STATS_SUMMARY, f"--fill-from {arguments.fill_from}")
-                looks.fill = _filling(Account())
-            while looks.look(RecordedAnswers(tree)):
+                looks.collector.fill = _filling(looks.collector.account)
+            while looks.look():
                 pass
         else:
             live = _live_answers(arguments)
@@ -984,14 +984,13 @@ def _doctor(arguments: argparse.Namespace) -> int:
                     answers = live.take()
                     raise
                 limit = live_tree.descriptor_limit
-                looks = doctor.Looks(live_tree, kubepods=arguments.kubepods)
+                looks = doctor.Looks(live_tree, source, kubepods=arguments.kubepods)
                 if on_demand is not None:
-                    looks.fill = _filling(Account(), on_demand.want)
-                looks.look(source)
+                    looks.collector.fill = _filling(looks.collector.account, on_demand.want)
+                looks.look()
                 for seconds in () if looks.settled else _DOCTOR_LOOKS_AGAIN_SECONDS:
-                    live.ask()
                     time.sleep(seconds)
-                    if not looks.look(source) or looks.settled:
+                    if not looks.look() or looks.settled:
                         break
         findings = doctor.examine(looks, descriptor_limit=limit)
     except UnsupportedNode as error:

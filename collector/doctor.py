@@ -6,7 +6,7 @@ a node and on a recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from collector import failures
 from collector.cgroup import grammar, paths
@@ -15,12 +15,12 @@ from collector.cgroup.find import DEPTH, LIMIT, Found, Trees, find_kubepods
 from collector.cgroup.walk import Walker
 from collector.errors import EndOfRecording, SourceError, UnsupportedNode
 from collector.history import History
+from collector.loop import Collector
 from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
 from collector.model import MEANINGS, STATS_SUMMARY, Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
 from collector.seams import AnswerSource, Tree
-from collector.tally import tally
 from collector.upstream.collect import KINDS
 from collector.withheld import Finding, Level, check_pods
 
@@ -229,42 +229,41 @@ class Looks:
     once the kubelet has been asked again.
     """
 
-    def __init__(self, tree: Tree, *, kubepods: str | None) -> None:
+    def __init__(self, tree: Tree, source: AnswerSource, *, kubepods: str | None) -> None:
         self.tree = tree
         self.kubepods = kubepods
         self.walker = Walker(tree, slow_every=1, kubepods=kubepods)
-        self.frame: Frame | None = None
-        """Of the last tick."""
+        history = History(window_ns=_WINDOW_NS, interval_ns=_INTERVAL_NS)
+        self.collector = Collector(walker=self.walker, answers=self, history=history, node_name="")
         self.result: Tally | None = None
+        """Of the last look."""
         self.answers: dict[str, Answer] = {}
         """The last of each name."""
-        self.fill: Callable[[Tally, Iterable[Answer]], Tally] | None = None
-        """Fills pods that cgroups tell nothing of, as :class:`collector.loop.Collector` has it."""
-        self._naming = Naming()
-        self._history = History(window_ns=_WINDOW_NS, interval_ns=_INTERVAL_NS)
+        self._source = source
 
-    def look(self, source: AnswerSource) -> bool:
+    def take(self) -> list[Answer]:
+        """The answers, for the collector; each is kept, to be told of."""
+        answers = self._source.take()
+        self.answers |= {answer.name: answer for answer in answers}
+        return answers
+
+    def ask(self) -> None:
+        """Ask again."""
+        self._source.ask()
+
+    def look(self) -> bool:
         """Look once more; false at the end of a recording, and where there are several trees of pods."""
         try:
-            frame = self.walker.tick()
-            answers = source.take()
-            self.answers |= {answer.name: answer for answer in answers}
-            self._naming.keep = {pod.uid for pod in frame.pods}
-            self._naming.take(*answers)
-            self.frame = frame = self.walker.expect(frame, self.running_uids)
+            self.result = self.collector.tick()
         except (EndOfRecording, UnsupportedNode):
             # What is to be told of several trees tells check_cgroups.
             return False
-        self.result = tally(frame, self._naming.pods, self._naming.state, self._history, node_name="")
-        self.walker.doubtful = self.result.doubtful
-        if self.fill is not None:
-            self.result = self.fill(self.result, answers)
         return True
 
     @property
     def running_uids(self) -> Collection[str]:
         """Uids of the pods that names call running."""
-        return self._naming.running_uids
+        return self.collector.naming.running_uids
 
     @property
     def settled(self) -> bool:
@@ -282,7 +281,7 @@ _INTERVAL_NS = 1_000_000_000
 def examine(looks: Looks, *, descriptor_limit: int | None) -> Iterator[Finding]:
     """All checks in order, once all ``looks`` have been taken: of what the last one saw."""
     looks.walker.close()
-    tree, frame, result, answers = looks.tree, looks.frame, looks.result, list(looks.answers.values())
+    tree, frame, result, answers = looks.tree, looks.collector.frame, looks.result, list(looks.answers.values())
     cgroups = list(check_cgroups(tree, looks.kubepods, looks.running_uids))
     yield from cgroups
     if frame is not None and not any(finding.level == "fault" for finding in cgroups):

@@ -61,6 +61,8 @@ class Collector:
         """Fills a tally's pods that cgroups tell nothing of, from the answers that came in with it."""
         self.observe: Callable[[Tally, Iterable[Answer]], None] | None = None
         """Told of each tally with the answers that came in with it."""
+        self.frame: Frame | None = None
+        """What the last tick read."""
         self._walker = walker
         self._answers = answers
         self._history = history
@@ -81,6 +83,7 @@ class Collector:
         frame = self._walker.expect(frame, self.naming.running_uids)
         if self._adjust is not None:
             frame = self._adjust(frame)
+        self.frame = frame
         result = tally(frame, self.naming.pods, self.naming.state, self._history, node_name=self._node_name)
         self._walker.seldom = self._history.sandbox_leaves - result.doubtful
         self._walker.doubtful = result.doubtful

@@ -66,8 +66,8 @@ def findings_of(name: str, *, kubepods: str | None = None) -> list[Finding]:
 def findings_in(recorded: Recording, *, kubepods: str | None = None) -> list[Finding]:
     """After the last frame."""
     tree = RecordedTree(recorded)
-    looks = Looks(tree, kubepods=kubepods)
-    while looks.look(RecordedAnswers(tree)):
+    looks = Looks(tree, RecordedAnswers(tree), kubepods=kubepods)
+    while looks.look():
         pass
     return list(examine(looks, descriptor_limit=None))
 
@@ -76,8 +76,8 @@ def findings_on(
     tree: Tree, answers: AnswerSource, *, kubepods: str | None = None, descriptor_limit: int | None = None
 ) -> list[Finding]:
     """After one look."""
-    looks = Looks(tree, kubepods=kubepods)
-    looks.look(answers)
+    looks = Looks(tree, answers, kubepods=kubepods)
+    looks.look()
     return list(examine(looks, descriptor_limit=descriptor_limit))
 
 
