@@ -232,7 +232,13 @@ FAST: tuple[KernelFile, ...] = (
         name="memory.stat", parse=grammar.flat_keyed, keys=(_gauge("inactive_file", "memory_inactive_file_bytes"),)
     ),
 )
-"""Read every tick: what rates, the peak and the working set are made of."""
+"""Read every tick: what rates, the peak and the working set are made of. The last, ``memory.stat``, costs the kernel
+ten times what the others do, as it adds up all CPUs' counters: it is read if ``memory.current`` moved."""
+
+STILL_TICKS = 5
+"""The most ticks from one reading of ``memory.stat`` to the next. That ``inactive_file`` stands still while
+``memory.current`` does holds for all that was recorded, and is no law: the kernel moves pages from list to list without
+a charge."""
 
 SLOW: tuple[KernelFile, ...] = (
     KernelFile(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, count
 from operator import itemgetter, lt
 from typing import TypeVar, cast
 
@@ -23,6 +23,7 @@ from collector.cgroup.files import (
     ROOT_SELDOM_FILES,
     SELDOM_TURNS,
     SLOW,
+    STILL_TICKS,
     Hold,
     KernelFile,
     Needs,
@@ -113,6 +114,7 @@ class _Plan:
         "of_seldom",
         "seldom",
         "slow",
+        "still",
         "to_the_end",
         "whole",
     )
@@ -129,6 +131,8 @@ class _Plan:
         self.counted = _Files(rows, counted, ())
         """The slow rows that are read every tick."""
         self.every_tick = (*self.fast.names, *self.counted.names)
+        self.still = tuple(name for name in self.every_tick if name != "memory.stat") if self.extract else None
+        """What is read every tick of a cgroup whose ``memory.current`` may stand still; ``None`` for one without it."""
         at_turns = tuple(file for file in slow if file not in counted)
         self.slow = _Files(rows, at_turns, self.every_tick)
         self.whole = _Files(rows, (*at_turns, *seldom), self.every_tick)
@@ -155,6 +159,8 @@ _ROOT = _root_plan()
 
 _FAST_COUNTERS = len(FAST[0].keys)
 """The first values of the fast files: those of cpu.stat, all of which are counters."""
+
+_STAT = (FAST[2].name,)
 
 _NOTHING = [0] * _FAST_COUNTERS
 
@@ -188,7 +194,9 @@ class _Node:
         "identity",
         "key",
         "least",
+        "moves",
         "network",
+        "number",
         "path",
         "raw",
         "reading",
@@ -201,10 +209,13 @@ class _Node:
         "young",
     )
 
-    def __init__(self, path: str, key: str, directory: Directory, young: int = 0) -> None:
+    def __init__(self, path: str, key: str, directory: Directory, *, number: int = 0, young: int = 0) -> None:
         self.path = path
         self.key = key
         self.directory = directory
+        self.number = number
+        """Tells turns apart, so that no tick bears all. Inodes do not: each cgroup takes as many of them as the next,
+        and those of a whole node may be alike by any divisor."""
         self.identity: _Identity = (path, directory.ino, key, directory.mtime_ns, None)
         """What is told of a leaf beside its reading."""
         self.children: dict[str, _Node] = {}
@@ -222,6 +233,8 @@ class _Node:
         counted anew, at the next reading."""
         self.turn: tuple[bytes | None, ...] | None = None
         """What the slow ones held, likewise."""
+        self.moves = True
+        """``memory.current`` was another at the last reading than at the one before."""
         self.slow_ns: int | None = None
         self.seldom_ns: int | None = None
         self.reading: Reading | None = None
@@ -308,6 +321,7 @@ class Walker:
         self._unread: list[str] = []
         self._cgroups = 0
         self._ticks = -1
+        self._numbers = count()
         self.doubtful: Collection[tuple[str, int]] = ()
         """Identities of leaves of which is read whether a process is in them."""
         self.seldom: Collection[tuple[str, int]] = ()
@@ -734,7 +748,9 @@ class Walker:
                 continue
             if known is not None:
                 known.close()
-            node.children[name] = _Node(path, key, directory, young=self._slow_every if self._ticks else 0)
+            node.children[name] = _Node(
+                path, key, directory, number=next(self._numbers), young=self._slow_every if self._ticks else 0
+            )
             fresh.append(name)
         return fresh
 
@@ -760,11 +776,10 @@ class Walker:
         directory = node.directory
         stamp = directory.stamp()
         self._cgroups += 1
-        raw = directory.read_all(plan.every_tick, often=True)
-        self._files_read += len(raw)
         turn = turn or plan.always or self._turn(node)
-        # In turns told apart by inode, so that no tick bears all; at first in any case.
-        whole = turn and (node.age < 0 or self._reads_all or (node.age + 1 + directory.ino) % self._seldom_every == 0)
+        raw = self._read_every_tick(node, plan, turn=turn)
+        # At first in any case.
+        whole = turn and (node.age < 0 or self._reads_all or (node.age + 1 + node.number) % self._seldom_every == 0)
         if whole and not self._reads_seldom:
             whole = False
             self._forget_seldom(node, plan)
@@ -788,6 +803,26 @@ class Walker:
                 node.turn = tuple(node.slow.data[number] for number in plan.slow.numbers)
                 node.details = Details._make(node.slow.flat)
         return _make(Reading, (stamp, *node.fast.flat, node.details, None, node.slow_ns, node.seldom_ns))
+
+    def _read_every_tick(self, node: _Node, plan: _Plan, *, turn: bool) -> list[Raw]:
+        """The files of every tick; ``memory.stat`` as it was where it need not be read. Raises :class:`Gone`."""
+        last, directory = node.raw, node.directory
+        stat = last[2] if last is not None and plan.still is not None else None
+        if stat is None or last is None or plan.still is None:
+            raw = directory.read_all(plan.every_tick, often=True)
+        elif turn or node.moves or (node.age + 1 + node.number) % STILL_TICKS == 0:
+            raw = directory.read_all(plan.every_tick, often=True)
+            node.moves = raw[1] != last[1]
+        else:
+            raw = directory.read_all(plan.still, often=True)
+            node.moves = raw[1] != last[1]
+            if not node.moves:
+                self._files_read += len(raw)
+                raw.insert(2, stat)
+                return raw
+            raw[2:2] = directory.read_all(_STAT, often=True)
+        self._files_read += len(raw)
+        return raw
 
     def _parse_every_tick(self, node: _Node, plan: _Plan, raw: list[Raw]) -> list[bytes | None]:
         """Take in what has changed of the files of every tick; what of them is kept."""
@@ -843,7 +878,7 @@ class Walker:
 
     def _turn(self, node: _Node) -> bool:
         """True if the slow files are due."""
-        return node.age < node.young or (node.age + 1 + node.directory.ino) % self._slow_every == 0 or self._reads_all
+        return node.age < node.young or (node.age + 1 + node.number) % self._slow_every == 0 or self._reads_all
 
     def _parse(
         self,

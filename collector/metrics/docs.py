@@ -184,6 +184,8 @@ def _groups() -> list[str]:
         "`--collect` chooses groups of families; without it those are on that are marked so. For rates, sums and",
         "`/metrics/resource` these files are read in any case:",
         f"{', '.join(f'`{name}`' for name in sorted(always))}.",
+        "`memory.stat` is read again when `memory.current` moved, and after five ticks at the most: adding it up costs the",
+        "kernel ten times what the others do, and its `inactive_file` stands still while the charge does.",
         "Others are read every few ticks if one of their families is on, else seldom while `/metrics/cadvisor`, which",
         "`serve --no-cadvisor` switches off, is asked for. No scrape reads a file.",
         "",

@@ -47,7 +47,6 @@ enough."""
 class _Held(NamedTuple):
     """Files that are read together, by the descriptors that hold them, and how large a buffer each is read into."""
 
-    names: tuple[str, ...]
     files: tuple[int, ...]
     sizes: tuple[int, ...]
 
@@ -71,8 +70,7 @@ class LiveDirectory:
         "_absent",
         "_fd",
         "_files",
-        "_now_and_then",
-        "_often",
+        "_groups",
         "_path",
         "_seldom",
         "_signature",
@@ -86,9 +84,8 @@ class LiveDirectory:
         self._tree = tree
         self._path = path
         self._files: dict[str, int] = {}
-        self._often: _Held | None = None
-        self._now_and_then: _Held | None = None
-        """The files that are read often, and the others, where all of them are held."""
+        self._groups: dict[tuple[str, ...], _Held] = {}
+        """Files that are read together, by their names, where all of them are held."""
         self._absent: dict[str, int] = {}
         """Files that are not there, and when to look again."""
         self._seldom = 0
@@ -139,8 +136,8 @@ class LiveDirectory:
 
     def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """Several files, each whole or the error that it gave."""
-        held = self._often if often else self._now_and_then
-        if held is not None and held.names is names:
+        held = self._groups.get(names)
+        if held is not None:
             try:
                 read = list(map(os.pread, held.files, held.sizes, _FROM_THE_START))
             except OSError:
@@ -165,11 +162,7 @@ class LiveDirectory:
         if all(name in files for name in names):
             sizes = [_SMALL if 2 * len(data) < _SMALL else _CHUNK for data in results if isinstance(data, bytes)]
             if len(sizes) == len(names):
-                held = _Held(names, tuple(files[name] for name in names), tuple(sizes))
-                if often:
-                    self._often = held
-                else:
-                    self._now_and_then = held
+                self._groups[names] = _Held(tuple(files[name] for name in names), tuple(sizes))
         return results
 
     def _open_and_read(self, name: str, *, often: bool, hold: bool) -> bytes | SourceError:
@@ -256,7 +249,7 @@ class LiveDirectory:
         self._tree.held_seldom -= self._seldom
         self._seldom = 0
         self._files.clear()
-        self._often = self._now_and_then = None
+        self._groups.clear()
         if self._fd >= 0:
             os.close(self._fd)
             self._tree.held -= 1

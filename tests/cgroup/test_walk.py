@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.cgroup.files import FAST, SLOW, Needs
+from collector.cgroup.files import FAST, SLOW, STILL_TICKS, Needs
 from collector.cgroup.walk import Walker
 from collector.errors import Denied, EndOfRecording, Gone
 from collector.metrics.catalogue import DEFAULT_GROUPS
@@ -439,6 +439,65 @@ def test_slow_files_are_read_in_turns() -> None:
     assert turns[0] == {"kubepods/podx", A, B}
     assert [set().union(*turns[at : at + 3]) for at in (1, 2, 3, 4)] == [turns[0]] * 4
     assert [len(turn) for turn in turns[1:]] == [1] * 6
+
+
+def test_the_turns_of_cgroups_whose_inodes_are_alike_differ() -> None:
+    """A kernel gives each new cgroup an inode as far from the last one's as that was from the one before."""
+    tree = small()
+    for number, path in enumerate(("kubepods", "kubepods/podx", A, B)):
+        tree.cgroups[path].ino = 3 * number + 6
+    walker = Walker(tree, slow_every=3)
+    turns = []
+    for _ in range(4):
+        walker.tick()
+        turns.append(slow_reads(tree))
+    assert [len(turn) for turn in turns] == [3, 1, 1, 1]
+
+
+def stat_reads(tree: MemoryTree) -> list[str]:
+    """Paths of the pods and leaves whose memory.stat was read in the last tick."""
+    return [path for path in tree.reads if path.startswith("kubepods/podx") and path.endswith("/memory.stat")]
+
+
+def unmoved(slow_every: int) -> tuple[MemoryTree, Walker]:
+    """A small node after two ticks, in which no ``memory.current`` moves."""
+    tree = small()
+    walker = Walker(tree, slow_every=slow_every)
+    walker.tick()
+    walker.tick()
+    return tree, walker
+
+
+def test_memory_stat_is_not_read_while_memory_current_stands_still() -> None:
+    """But once in five ticks, by turns, however seldom slow files are read."""
+    tree, walker = unmoved(slow_every=1000)
+    reads: list[str] = []
+    for _ in range(STILL_TICKS):
+        walker.tick()
+        reads += stat_reads(tree)
+    assert Counter(reads) == Counter(f"{path}/memory.stat" for path in ("kubepods/podx", A, B))
+
+
+def test_memory_stat_is_read_in_the_tick_in_which_memory_current_moves() -> None:
+    """And of that cgroup alone: its working set is of one tick."""
+    tree, walker = unmoved(slow_every=1000)
+    for value in range(21, 21 + STILL_TICKS):
+        files = tree.cgroups[A].files
+        files["memory.current"], files["memory.stat"] = b"%d\n" % value, b"anon 1\ninactive_file %d\n" % (value - 14)
+        frame = walker.tick()
+        (reading,) = (leaf.reading for leaf in frame.pods[0].leaves if leaf.path == A)
+        assert reading.memory_working_set_bytes == 14
+
+
+def test_memory_stat_that_could_not_be_read_is_read_again() -> None:
+    """Though memory.current stands still."""
+    tree, walker = unmoved(slow_every=1000)
+    tree.cgroups[A].files["memory.stat"] = errno.EIO
+    for _ in range(STILL_TICKS):
+        walker.tick()
+    tree.cgroups[A].files["memory.stat"] = b"anon 1\ninactive_file 6\n"
+    frame = walker.tick()
+    assert [leaf.reading.memory_inactive_file_bytes for leaf in frame.pods[0].leaves if leaf.path == A] == [6]
 
 
 def test_between_turns_the_last_details_stand() -> None:
