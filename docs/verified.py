@@ -79,6 +79,10 @@ is `window-unknown`.
 | outside | they differ by more, and nothing explains it |
 | not-comparable | one of the two is not there: the reason says why |
 
+The two clocks may be 100 ms apart. The kubelet stamps a sample after it has read the cgroup's files: on a node that lags by
+more than that, a container that runs in bursts can be *outside* for one span though no counter is wrong
+([e2e.md](e2e.md#slow-machines) has what was measured). Compare again before you look for a fault.
+
 Whatever differs by more than 5% has a reason, whether it agrees or not. It begins with one of:
 
 | reason | what it means |
