@@ -30,6 +30,7 @@ from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Tally
 from collector.server import api, page
 from collector.server.connections import Connections, Site
+from collector.server.headers import name_server
 from collector.server.paths import why_not
 
 # Who serves everybody over plain HTTP does not pay for it.
@@ -114,6 +115,7 @@ class Server:
         access = self._access
         guards = access.middlewares() if access is not None else []
         app = web.Application(middlewares=[self.connections.middleware(), *guards])
+        app.on_response_prepare.append(name_server)
         if access is not None:
             app.on_response_prepare.append(access.add_headers)
             app.on_cleanup.append(access.close)
