@@ -22,6 +22,8 @@ LINES_A_MINUTE: Final = 20
 TRACEBACKS_A_MINUTE: Final = 5
 """Of the defects that one logger tells of."""
 LINE_CHARACTERS: Final = 1000
+ERROR_CHARACTERS: Final = 200
+"""Of what an error says that a client has set off, which repeats what he sent."""
 TRACEBACK_LINES: Final = 40
 TRACEBACK_LINE_CHARACTERS: Final = 300
 
@@ -186,7 +188,7 @@ def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
         return record
     record = copy.copy(record)
     if error is not None:
-        words = " ".join(str(error)[:LINE_CHARACTERS].split())
+        words = _cut(" ".join(str(error).split()), ERROR_CHARACTERS)
         record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}: {words}", None
     record.exc_info = record.exc_text = record.stack_info = None
     return record

@@ -10,6 +10,7 @@ import pytest
 
 from collector.errors import SourceError
 from collector.logs import (
+    ERROR_CHARACTERS,
     LINE_CHARACTERS,
     LINES_A_MINUTE,
     TRACEBACK_LINE_CHARACTERS,
@@ -72,11 +73,15 @@ def test_what_a_client_sent_is_one_line(log: Log) -> None:
     error = raised(ValueError("Invalid header:\n\n  " + "x" * 8000))
     log.of("aiohttp.server").error("Error handling request from %s", "10.0.0.1", exc_info=error)
 
-    assert len(log.lines) == 1
-    assert log.lines[0].startswith(
-        "aiohttp.server: Error handling request from 10.0.0.1: ValueError: Invalid header: xx"
-    )
-    assert len(log.lines[0]) == LINE_CHARACTERS
+    said = "Invalid header: " + "x" * (ERROR_CHARACTERS - len("Invalid header:  ..."))
+    assert log.lines == [f"aiohttp.server: Error handling request from 10.0.0.1: ValueError: {said} ..."]
+
+
+def test_a_line_is_cut(log: Log) -> None:
+    """Whoever's it is."""
+    log.of("collector").warning("a tenant's %s", "x" * 8000)
+
+    assert [(line[-5:], len(line)) for line in log.lines] == [("x ...", LINE_CHARACTERS)]
 
 
 def test_a_flood_of_a_library_is_some_lines_a_minute(log: Log) -> None:
