@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from collector import __version__, flags, table
+from collector import __version__, flags, logs, table
 from collector.cgroup import paths
 from collector.cgroup.carry import Carry
 from collector.cgroup.files import EVERYTHING, Needs
@@ -71,11 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         resolve(arguments, os.environ)
-        logging.basicConfig(
-            stream=sys.stderr,
-            level=arguments.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        )
+        logs.to_stderr(arguments.log_level)
         status: int = _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
         return status

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "collector"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("doctor", "top", "verify", "loadtest", "backfill", "flags"),
+    ("doctor", "top", "verify", "loadtest", "backfill", "flags", "logs"),
     ("withheld",),
     ("server", "parity", "terminal", "web"),
     ("loop",),

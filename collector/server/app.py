@@ -30,6 +30,7 @@ from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Tally
 from collector.server import api, page
 from collector.server.connections import Connections, Site
+from collector.server.headers import name_server
 from collector.server.paths import why_not
 
 # Who serves everybody over plain HTTP does not pay for it.
@@ -57,9 +58,15 @@ _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
 def wants_openmetrics(accept: str) -> bool:
-    """True if the ``Accept`` header prefers OpenMetrics, as prometheus_client negotiates."""
+    """True if the ``Accept`` header prefers OpenMetrics, as prometheus_client negotiates, and does not refuse it.
+
+    Where the header refuses all that there is, text is served none the less, which RFC 9110 leaves to the server
+    (12.5.1): client_golang does so, and with it node_exporter (``expfmt.Negotiate``: no appropriate type is text). By a
+    406 a scraper would lose its numbers to a header.
+    """
+    wanted = ",".join(part for part in accept.split(",") if not _is_refused(part.partition(";")[2]))
     try:
-        return choose_encoder(accept)[1].startswith("application/openmetrics-text")
+        return choose_encoder(wanted)[1].startswith("application/openmetrics-text")
     except (ValueError, TypeError):
         # A version that is no version: the format that every scraper reads.
         return False
@@ -74,8 +81,14 @@ def wants_gzip(accept_encoding: str) -> bool:
     for part in accept_encoding.split(","):
         coding, _, parameters = part.strip().partition(";")
         if coding.strip().lower() in ("gzip", "*"):
-            return parameters.replace(" ", "").lower() not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+            return not _is_refused(parameters)
     return False
+
+
+def _is_refused(parameters: str) -> bool:
+    """Whether the parameters of an element of ``Accept`` or ``Accept-Encoding`` give it the quality 0."""
+    qualities = ("q=0", "q=0.", "q=0.0", "q=0.00", "q=0.000")
+    return any(one in qualities for one in parameters.replace(" ", "").lower().split(";"))
 
 
 class Server:
@@ -114,6 +127,7 @@ class Server:
         access = self._access
         guards = access.middlewares() if access is not None else []
         app = web.Application(middlewares=[self.connections.middleware(), *guards])
+        app.on_response_prepare.append(name_server)
         if access is not None:
             app.on_response_prepare.append(access.add_headers)
             app.on_cleanup.append(access.close)

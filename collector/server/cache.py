@@ -50,6 +50,10 @@ class Expiring(Generic[V]):
         self._values.move_to_end(key)
         return found[1]
 
+    def drop(self, key: bytes) -> None:
+        """Keep it no longer."""
+        self._values.pop(key, None)
+
     def put(self, key: bytes, value: V, seconds: float) -> None:
         """Keep a value for so long."""
         self._values[key] = (self._clock() + seconds, value)
@@ -58,24 +62,16 @@ class Expiring(Generic[V]):
             self._values.popitem(last=False)
 
 
-class TooMany(Exception):
-    """So many wait already that one more is sent away."""
-
-
 class Shared(Generic[V]):
     """Work that is done once for all who ask for it meanwhile. One who goes away does not end it for the others."""
 
-    def __init__(self, most: int) -> None:
-        """``most``: how many pieces may be under way."""
-        self._most = most
+    def __init__(self) -> None:
         self._tasks: dict[bytes, asyncio.Task[V]] = {}
 
     async def get(self, key: bytes, work: Callable[[], Awaitable[V]]) -> V:
-        """The outcome of the work for ``key``. Raises :class:`TooMany`, and what the work raises."""
+        """The outcome of the work for ``key``. Raises what the work raises."""
         task = self._tasks.get(key)
         if task is None:
-            if len(self._tasks) >= self._most:
-                raise TooMany
 
             async def run() -> V:
                 try:

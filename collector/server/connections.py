@@ -19,6 +19,8 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from collector.server.headers import put_on_bad_requests
+
 log = logging.getLogger(__name__)
 
 _QUEUE: Final = 128
@@ -166,6 +168,8 @@ class Site(web.BaseSite):
     async def start(self) -> None:
         """Listen. Raises :class:`OSError`."""
         await super().start()
+        assert isinstance(self._runner, web.AppRunner)
+        put_on_bad_requests(self._runner)
         loop = asyncio.get_running_loop()
         # asyncio knows how a host becomes sockets; it does not come to accept from them.
         bound = await loop.create_server(asyncio.Protocol, self._host, self._asked_port, start_serving=False)

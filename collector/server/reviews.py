@@ -8,7 +8,6 @@ the lack of one for 30 s. Failures are not kept.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -18,7 +17,10 @@ from typing import Any, Literal, NamedTuple
 
 from collector.model import Answer
 from collector.seams import Reviewer
-from collector.server.cache import Digests, Expiring, Shared, TooMany
+from collector.server.cache import Digests, Expiring, Shared
+from collector.server.pace import Bucket
+from collector.server.turns import TooMany, Turns
+from collector.server.webconfig import RateLimit
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +34,20 @@ REJECTED_SECONDS = 30.0
 """For a token that the API server rejects with an error. The kubelet asks again each time; a scraper whose token has
 run out would so put load on the API server for as long as nobody looks."""
 
+STRANGERS_LIMIT = RateLimit(interval_seconds=0.2, burst=20)
+"""Tokens that may be asked about: of those that have not been let in of late, by all of whom together."""
+KNOWN_LIMIT = RateLimit(interval_seconds=0.05, burst=50)
+"""Of those that have."""
+KNOWN_SECONDS = 86400.0
+"""How long a token that was let in is known as one. It is asked about as often as others, but not behind strangers."""
+
 _MOST_USERS = 256
 _MOST_STRANGERS = 1024
-_MOST_UNDER_WAY = 32
-_MOST_AT_ONCE = 8
+_MOST_WAITING = 128
+_MOST_AT_ONCE = 4
+"""Of each of the two."""
+_RETRY_SECONDS = 5
+"""When to try again, for who is sent away as too many wait."""
 
 _Kind = Literal["access", "token"]
 
@@ -48,6 +60,7 @@ class Verdict(NamedTuple):
     reason: str
     """The value of the ``reason`` label."""
     text: str
+    retry_seconds: int | None = None
 
 
 _ALLOWED = Verdict(200, "", "")
@@ -69,70 +82,95 @@ class _Failed(Exception):
 class Reviews:
     """Decides requests by their token. One event loop."""
 
-    def __init__(self, ask: Reviewer, node_name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ask: Reviewer,
+        node_name: str,
+        clock: Callable[[], float] = time.monotonic,
+        strangers: RateLimit = STRANGERS_LIMIT,
+    ) -> None:
         self._ask = ask
         self._node_name = node_name
         self._digests = Digests()
         self._users: Expiring[_User] = Expiring(_MOST_USERS, clock)
         self._strangers: Expiring[bool] = Expiring(_MOST_STRANGERS, clock)
         self._rights: Expiring[bool] = Expiring(_MOST_USERS, clock)
-        self._token_reviews: Shared[_User | None] = Shared(_MOST_UNDER_WAY)
-        self._access_reviews: Shared[bool] = Shared(_MOST_UNDER_WAY)
-        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._known: Expiring[bool] = Expiring(_MOST_USERS, clock)
+        """Tokens that were let in. Only those can drive one out."""
+        self._known_turns: Turns[Verdict] = Turns(_MOST_WAITING, _MOST_AT_ONCE, Bucket(KNOWN_LIMIT).reserve)
+        self._stranger_turns: Turns[Verdict] = Turns(_MOST_WAITING, _MOST_AT_ONCE, Bucket(strangers).reserve)
+        self._access_reviews: Shared[bool] = Shared()
         self._failures: dict[_Kind, str] = {}
         self.counts: dict[tuple[str, str], int] = {}
         """Reviews by HTTP status, or ``error`` where nothing answered, and kind."""
 
-    async def decide(self, authorization: str | None) -> Verdict:
-        """Whether a request with this header may read the node's metrics."""
+    async def decide(self, authorization: str | None, source: str) -> Verdict:
+        """Whether a request with this header may read the node's metrics; ``source`` is whose turn it takes to ask."""
         token = bearer_token(authorization)
         if token is None:
             return _UNAUTHENTICATED
+        key = self._digests.of(token)
+        kept = self._kept(key)
+        if kept is not None:
+            return kept
+        turns = self._known_turns if self._known.get(key) else self._stranger_turns
         try:
-            user = await self._who(token)
+            return await turns.get(key, source, lambda: self._review_both(token, key))
         except TooMany:
-            return Verdict(429, "too_many", "Too many tokens are under review: try again")
-        except _Failed:
-            return _UNAUTHENTICATED._replace(reason="review_failed")
-        if user is None:
-            return _UNAUTHENTICATED
-        told = f"user={user.name}, verb=get, resource=nodes, "
-        try:
-            allowed = await self._may(user)
-        except TooMany:
-            return Verdict(429, "too_many", "Too many users are under review: try again")
-        except _Failed:
-            return Verdict(500, "review_failed", f"Authorization error ({told}subresource=metrics)")
-        return _ALLOWED if allowed else Verdict(403, "forbidden", f"Forbidden ({told}subresource(s)=[metrics])")
+            return Verdict(429, "too_many", "Too many tokens are under review: try again", _RETRY_SECONDS)
 
     async def close(self) -> None:
         """End what is under way."""
-        self._token_reviews.cancel()
+        self._known_turns.cancel()
+        self._stranger_turns.cancel()
         self._access_reviews.cancel()
         await self._ask.close()
 
-    async def _who(self, token: bytes) -> _User | None:
-        key = self._digests.of(token)
+    def _kept(self, key: bytes) -> Verdict | None:
+        """What is known without asking; ``None`` if it is not."""
+        user = self._users.get(key)
+        if user is None:
+            return _UNAUTHENTICATED if self._strangers.get(key) else None
+        allowed = self._rights.get(self._right_key(user))
+        return _verdict(user, allowed=allowed) if allowed is not None else None
+
+    async def _review_both(self, token: bytes, key: bytes) -> Verdict:
+        """Ask who it is and what he may, as far as it is not known."""
+        try:
+            user = await self._who(token, key)
+        except _Failed:
+            return _UNAUTHENTICATED._replace(reason="review_failed")
+        if user is None:
+            self._known.drop(key)
+            return _UNAUTHENTICATED
+        try:
+            allowed = await self._may(user)
+        except _Failed:
+            return Verdict(500, "review_failed", f"Authorization error ({_told(user)}subresource=metrics)")
+        if allowed:
+            self._known.put(key, True, KNOWN_SECONDS)
+        else:
+            self._known.drop(key)
+        return _verdict(user, allowed=allowed)
+
+    async def _who(self, token: bytes, key: bytes) -> _User | None:
         user = self._users.get(key)
         if user is not None:
             return user
-        if self._strangers.get(key):
-            return None
+        # No audiences: the API server's own are meant, as by the kubelet.
+        status = await self._review("token", TOKEN_REVIEWS, "authentication", {"token": token.decode("ascii")})
+        user = _user(status)
+        if user is not None:
+            self._users.put(key, user, AUTHENTICATED_SECONDS)
+        else:
+            self._strangers.put(key, True, REJECTED_SECONDS if status.get("error") else AUTHENTICATED_SECONDS)
+        return user
 
-        async def review() -> _User | None:
-            # No audiences: the API server's own are meant, as by the kubelet.
-            status = await self._review("token", TOKEN_REVIEWS, "authentication", {"token": token.decode("ascii")})
-            found = _user(status)
-            if found is not None:
-                self._users.put(key, found, AUTHENTICATED_SECONDS)
-            else:
-                self._strangers.put(key, True, REJECTED_SECONDS if status.get("error") else AUTHENTICATED_SECONDS)
-            return found
-
-        return await self._token_reviews.get(key, review)
+    def _right_key(self, user: _User) -> bytes:
+        return self._digests.of(user.spec.encode())
 
     async def _may(self, user: _User) -> bool:
-        key = self._digests.of(user.spec.encode())
+        key = self._right_key(user)
         known = self._rights.get(key)
         if known is not None:
             return known
@@ -159,8 +197,7 @@ class Reviews:
         """The status of a review that the API server has made. Raises :class:`_Failed`."""
         name = {"token": "TokenReview", "access": "SubjectAccessReview"}[kind]
         body = json.dumps({"apiVersion": f"{group}.k8s.io/v1", "kind": name, "spec": spec}).encode()
-        async with self._places:
-            answer = await self._ask.create(path, body)
+        answer = await self._ask.create(path, body)
         code = "error" if answer.status is None else str(answer.status)
         self.counts[code, kind] = self.counts.get((code, kind), 0) + 1
         if answer.body is None:
@@ -181,6 +218,16 @@ class Reviews:
             self._failures[kind] = why
             log.warning("requests are refused, as their %s cannot be reviewed: %s", _SUBJECTS[kind], why)
         return _Failed(why)
+
+
+def _told(user: _User) -> str:
+    return f"user={user.name}, verb=get, resource=nodes, "
+
+
+def _verdict(user: _User, *, allowed: bool) -> Verdict:
+    if allowed:
+        return _ALLOWED
+    return Verdict(403, "forbidden", f"Forbidden ({_told(user)}subresource(s)=[metrics])")
 
 
 _SUBJECTS: dict[_Kind, str] = {"token": "tokens", "access": "users' rights"}

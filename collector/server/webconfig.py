@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,12 @@ from collector.errors import UsageError
 
 HIGHEST_BCRYPT_COST = 18
 """A check at this cost takes a node some 15 s of CPU; each step doubles it."""
+
+LARGEST_BYTES = 256 << 10
+_DEEPEST = 12
+"""Of levels: stream, document, and ten mappings or lists in each other, of which the form has three."""
+_MOST_EVENTS = 20_000
+"""Of YAML: two for a user, so there may be some 9,900."""
 
 CIPHER_SUITES: Mapping[str, str | None] = {
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
@@ -199,13 +205,39 @@ def _scalar(place: Place, node: Any) -> str:
     return "" if _is_null(node) else str(node.value)
 
 
+def _check_extent(events: Iterable[Any], file: str) -> None:
+    """Refuse what no web configuration is, as soon as the events of its text show it.
+
+    Composing 100,000 brackets takes the loader in Python seconds, and the one in C the process.
+    """
+    depth = 0
+    for number, event in enumerate(events):
+        name = type(event).__name__
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        line = event.start_mark.line + 1
+        if depth > _DEEPEST:
+            raise UsageError(f"{file}:{line}: is nested too deeply: the form has three levels; mend that line")
+        if number >= _MOST_EVENTS:
+            raise UsageError(
+                f"{file}:{line}: has more than {_MOST_EVENTS:,} values; no web configuration has: give the right file"
+            )
+
+
 def parse(text: bytes, file: str) -> WebConfig:
     """The values of the file's text; paths in it are relative to its directory. Raises :class:`UsageError`."""
     # Only where there is such a file: yaml costs memory on every node.
     import yaml
 
+    if len(text) > LARGEST_BYTES:
+        raise UsageError(
+            f"{file}: is larger than {LARGEST_BYTES >> 10} KiB; no web configuration is: give the right file"
+        )
+    # The one in C is some thirty times as fast, and requests wait meanwhile; it is in the packages for Linux.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        node = yaml.compose(text.decode(), Loader=yaml.SafeLoader)
+        decoded = text.decode()
+        _check_extent(yaml.parse(decoded, Loader=loader), file)
+        node = yaml.compose(decoded, Loader=loader)
     except UnicodeDecodeError as error:
         raise UsageError(f"{file}: is no UTF-8 text: write it anew as YAML") from error
     except yaml.MarkedYAMLError as error:
@@ -213,8 +245,6 @@ def parse(text: bytes, file: str) -> WebConfig:
         raise UsageError(f"{file}:{line}: is no YAML: {error.problem or error.context}; mend that line") from error
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{file}: is no YAML: {' '.join(str(error).split())}; write it anew") from error
-    except RecursionError as error:
-        raise UsageError(f"{file}: is nested too deeply; the form has three levels") from error
     top = _Section(file, "", node, ("tls_server_config", "http_server_config", "basic_auth_users", "rate_limit"))
     return WebConfig(tls=_tls(top, file), headers=_headers(top), users=_users(top), rate_limit=_rate_limit(top))
 

@@ -106,6 +106,12 @@ def tls_context(url: str, ca_file: str | None, *, insecure: bool) -> ssl.SSLCont
     return context
 
 
+def _stamp(path: str) -> tuple[int, ...]:
+    """What differs once a file is another, or has been written, also within one tick of its clock."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def client_tls(url: str, ca_file: str | None, *, insecure: bool) -> Tls:
     """:func:`tls_context`, made anew when ``ca_file`` has changed: a cluster's CA rotates too, if seldom.
 
@@ -114,16 +120,19 @@ def client_tls(url: str, ca_file: str | None, *, insecure: bool) -> Tls:
     made = tls_context(url, ca_file, insecure=insecure)
     if made is None or insecure or ca_file is None:
         return lambda: made
-    read_ns = os.stat(ca_file).st_mtime_ns
+    read, told = _stamp(ca_file), ""
 
     def current() -> ssl.SSLContext | None:
-        nonlocal made, read_ns
+        nonlocal made, read, told
         try:
-            changed_ns = os.stat(ca_file).st_mtime_ns
-            if changed_ns != read_ns:
-                made, read_ns = tls_context(url, ca_file, insecure=False), changed_ns
+            stamp = _stamp(ca_file)
+            if stamp != read:
+                made, read = tls_context(url, ca_file, insecure=False), stamp
+            told = ""
         except (OSError, UsageError) as error:
-            log.warning("the last CA certificates stay: %s", error)
+            # Asked for with each question: told once, until it is mended.
+            if told != (told := str(error)):
+                log.warning("the last CA certificates stay: %s", error)
         return made
 
     return current
@@ -180,9 +189,12 @@ def _token(path: str) -> str:
     """The token, read for each question, as the kubelet rotates it: a small file of a tmpfs, twice a minute."""
     try:
         with open(path, encoding="ascii") as file:
-            return file.read().strip()
+            token = file.read().strip()
     except (OSError, ValueError) as error:
         raise _TokenError(error) from error
+    if not token:
+        raise _TokenError(f"{path} holds no token")
+    return token
 
 
 async def fetch(

@@ -97,6 +97,12 @@ def stable(text: str) -> list[str]:
         ("application/openmetrics-text;version=", OPENMETRICS),
         ("application/openmetrics-text;version=1..0", TEXT),
         (";;;,,,=;q", TEXT),
+        ("application/openmetrics-text;q=0,text/plain", TEXT),
+        ("application/openmetrics-text; version=1.0.0; Q=0.000, */*", TEXT),
+        ("application/openmetrics-text;q=0,application/openmetrics-text;version=1.0.0;q=0.001", OPENMETRICS),
+        ("text/plain;q=0,application/openmetrics-text", OPENMETRICS),
+        ("*/*;q=0", TEXT),
+        ("text/plain;q=0", TEXT),
     ],
 )
 @pytest.mark.parametrize("path", EXPOSITIONS)

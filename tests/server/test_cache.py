@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from collector.server.cache import Digests, Expiring, Shared, TooMany
+from collector.server.cache import Digests, Expiring, Shared
 from tests.guards import Clock
 
 
@@ -30,6 +30,16 @@ def test_values_go_when_their_time_is_over() -> None:
     assert (kept.get(b"a"), kept.get(b"b"), kept.get(b"c"), len(kept)) == (None, 2, None, 1)
 
 
+def test_what_is_dropped_is_not_there() -> None:
+    """Nor is it an error to drop what is not."""
+    kept: Expiring[int] = Expiring(2)
+    kept.put(b"a", 1, 5)
+    kept.drop(b"a")
+    kept.drop(b"a")
+
+    assert (kept.get(b"a"), len(kept)) == (None, 0)
+
+
 def test_the_least_asked_for_goes_first() -> None:
     """There are never more than allowed."""
     kept: Expiring[int] = Expiring(2)
@@ -46,7 +56,7 @@ def test_work_is_shared_by_those_who_ask_meanwhile() -> None:
     begun: list[int] = []
 
     async def run() -> list[int]:
-        shared: Shared[int] = Shared(5)
+        shared: Shared[int] = Shared()
         go = asyncio.Event()
 
         async def work() -> int:
@@ -69,7 +79,7 @@ def test_work_that_fails_fails_for_all_and_is_not_kept() -> None:
     """The next one tries again."""
 
     async def run() -> int:
-        shared: Shared[int] = Shared(5)
+        shared: Shared[int] = Shared()
 
         async def fail() -> int:
             raise ValueError
@@ -84,32 +94,11 @@ def test_work_that_fails_fails_for_all_and_is_not_kept() -> None:
     assert asyncio.run(run()) == 7
 
 
-def test_no_more_is_under_way_than_allowed() -> None:
-    """One more is sent away at once; what is under way already can be joined."""
-
-    async def run() -> list[int]:
-        shared: Shared[int] = Shared(1)
-        go = asyncio.Event()
-
-        async def work() -> int:
-            await go.wait()
-            return 1
-
-        asked = [asyncio.ensure_future(shared.get(b"k", work)) for _ in range(2)]
-        await asyncio.sleep(0)
-        with pytest.raises(TooMany):
-            await shared.get(b"other", work)
-        go.set()
-        return await asyncio.gather(*asked)
-
-    assert asyncio.run(run()) == [1, 1]
-
-
 def test_work_can_be_ended() -> None:
     """Whoever waits for it is told."""
 
     async def run() -> None:
-        shared: Shared[None] = Shared(1)
+        shared: Shared[None] = Shared()
         asked = asyncio.ensure_future(shared.get(b"k", asyncio.Event().wait))  # type: ignore[arg-type]
         await asyncio.sleep(0)
         shared.cancel()

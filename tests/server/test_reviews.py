@@ -18,10 +18,12 @@ from collector.server.reviews import (
     AUTHENTICATED_SECONDS,
     AUTHORIZED_SECONDS,
     REJECTED_SECONDS,
+    STRANGERS_LIMIT,
     UNAUTHORIZED_SECONDS,
     Reviews,
 )
 from collector.server.watch import WatchedConfig
+from collector.server.webconfig import RateLimit
 from collector.sources import http
 from tests.guards import (
     PAIR,
@@ -43,11 +45,13 @@ GUARDED = ("/", "/metrics", "/metrics/resource", "/api/v1/pods", "/nothing")
 
 
 @asynccontextmanager
-async def reviewing(handler: Handler, clock: Clock | None = None, seconds: float = 20.0) -> AsyncIterator[str]:
+async def reviewing(
+    handler: Handler, clock: Clock | None = None, seconds: float = 20.0, strangers: RateLimit = STRANGERS_LIMIT
+) -> AsyncIterator[str]:
     """A guarded server whose API server answers by ``handler``; its URL."""
     async with served(handler) as api_url:
         reviewer = http.LiveReviewer(apiserver(api_url), seconds)
-        reviews = Reviews(reviewer, "node-1", clock or Clock())
+        reviews = Reviews(reviewer, "node-1", clock or Clock(), strangers)
         async with guarded(lambda account: Access(None, reviews, account)) as (url, _):
             yield url
 
@@ -185,24 +189,77 @@ def test_one_review_is_under_way_for_a_token() -> None:
 
 
 def test_strangers_cannot_flood_the_api_server() -> None:
-    """Eight reviews at once at the most; of those who wait too many are sent away, and who is known is let in."""
+    """Four are asked about at once at the most; of those who wait too many are sent away; who is known is let in."""
     api = ApiServer()
 
-    async def run() -> tuple[list[int], int, int]:
-        async with reviewing(api.handle) as url:
+    async def run() -> tuple[list[tuple[int, str | None]], int, int]:
+        async with reviewing(api.handle, strangers=RateLimit(0.001, 1000)) as url:
             assert await status_of(f"{url}/metrics", Authorization="Bearer good") == 200
             api.posted.clear()
             api.hold = asyncio.Event()
             asked = [
-                asyncio.ensure_future(status_of(f"{url}/metrics", Authorization=f"Bearer guess-{number}"))
-                for number in range(40)
+                asyncio.ensure_future(got(f"{url}/metrics", Authorization=f"Bearer guess-{number}"))
+                for number in range(140)
             ]
-            await until(lambda: sum(one.done() for one in asked) == 8 == len(api.posted))
+            await until(lambda: (sum(one.done() for one in asked), len(api.posted)) == (8, 4))
             at_once, known = len(api.posted), await status_of(f"{url}/metrics", Authorization="Bearer good")
             api.hold.set()
-            return sorted(await asyncio.gather(*asked)), at_once, known
+            answers = await asyncio.gather(*asked)
+            return sorted((status, headers.get("Retry-After")) for status, _, headers in answers), at_once, known
 
-    assert asyncio.run(run()) == ([401] * 32 + [429] * 8, 8, 200)
+    answers, at_once, known = asyncio.run(run())
+
+    assert [(status, after) for status, after in answers if after is not None] == [(429, "5")] * 8
+    assert [status for status, after in answers if after is None] == [401] * 132
+    assert (at_once, known) == (4, 200)
+
+
+def test_unknown_tokens_cost_a_bounded_number_of_reviews() -> None:
+    """Past the burst one is asked about each interval, however many there are. What was found out still counts, and a
+    token that was let in before is asked about again when its time is over, beside the strangers.
+    """
+    api, clock = ApiServer(), Clock()
+
+    async def run() -> list[int]:
+        async with reviewing(api.handle, clock, strangers=RateLimit(3600.0, 5)) as url:
+
+            async def ask(token: str) -> int:
+                return await status_of(f"{url}/metrics", Authorization=f"Bearer {token}")
+
+            found = [await ask(token) for token in ("good", "guess-0", "guess-1", "guess-2", "guess-3")]
+            waiting = [asyncio.ensure_future(ask(f"late-{number}")) for number in range(20)]
+            found += [await ask("guess-0"), await ask("good")]
+            clock.seconds += AUTHENTICATED_SECONDS
+            found.append(await ask("good"))
+            asked = [spec["token"] for kind, spec in api.posted if kind == "TokenReview"]
+            assert asked == ["good", "guess-0", "guess-1", "guess-2", "guess-3", "good"]
+            for one in waiting:
+                one.cancel()
+            return found
+
+    assert asyncio.run(run()) == [200] + [401] * 4 + [401, 200, 200]
+
+
+@pytest.mark.parametrize("loses", ["its user", "its right"])
+def test_a_token_that_is_let_in_no_more_is_a_stranger(loses: str) -> None:
+    """The place beside the strangers is of those who may read, and no longer than they may."""
+    api, clock = ApiServer(), Clock()
+
+    async def run() -> tuple[int, bool]:
+        async with served(api.handle) as api_url:
+            reviews = Reviews(http.LiveReviewer(apiserver(api_url)), "node-1", clock)
+            await reviews.decide("Bearer good", "10.0.0.1")
+            assert len(reviews._known) == 1
+            if loses == "its user":
+                api.users.clear()
+            else:
+                api.allowed.clear()
+            clock.seconds += AUTHORIZED_SECONDS
+            verdict = await reviews.decide("Bearer good", "10.0.0.1")
+            await reviews.close()
+            return verdict.status, len(reviews._known) == 0
+
+    assert asyncio.run(run()) == ({"its user": 401, "its right": 403}[loses], True)
 
 
 # --- when the API server does not help -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ssl
 from contextlib import suppress
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,9 +122,9 @@ def test_suites_of_tls_13_alone_mean_tls_13_alone() -> None:
         ("rate_limit: 3\n", "1: rate_limit: must be a mapping of keys to values"),
         ("- a\n", "1: the file: must be a mapping of keys to values"),
         ("? [a]\n: b\n", "1: the file: a key must be plain text"),
-        ("a: [\n", "2: is no YAML: expected the node content, but found '<stream end>'; mend that line"),
+        ("a: [\n", "2: is no YAML: did not find expected node content; mend that line"),
         ("a: b\n---\nc: d\n", "2: is no YAML: but found another document; mend that line"),
-        ("a: \x00\n", " is no YAML: unacceptable character #x0000: special characters are not allowed in "),
+        ("a: \x00\n", " is no YAML: unacceptable character #x0000: control characters are not allowed in "),
         (PAIR.replace("tls.crt", "[a]"), "2: tls_server_config.cert_file: must be text"),
         (
             "tls_server_config:\n  min_version: TLS12\n",
@@ -234,11 +235,10 @@ def test_a_password_in_place_of_a_hash_is_not_told() -> None:
     assert "secret" not in refused("basic_auth_users: {alice: secret}\n")
 
 
-@pytest.mark.parametrize("text", [b"\xff", b"[" * 100_000])
-def test_what_is_no_text_or_too_deep_is_one_sentence(text: bytes) -> None:
-    """Neither a wrong encoding nor a tower of brackets is a traceback."""
-    with pytest.raises(UsageError, match=r"^web\.yml: "):
-        parse(text, "web.yml")
+def test_what_is_no_text_is_one_sentence() -> None:
+    """A wrong encoding is no traceback."""
+    with pytest.raises(UsageError, match=r"^web\.yml: is no UTF-8 text: write it anew as YAML$"):
+        parse(b"\xff", "web.yml")
 
 
 @given(st.binary(max_size=200))
@@ -246,6 +246,39 @@ def test_no_file_is_a_traceback(text: bytes) -> None:
     """Whatever is in the file, it is a configuration or a sentence."""
     with suppress(UsageError):
         parse(text, "web.yml")
+
+
+@pytest.mark.parametrize("loader", ["CSafeLoader", "SafeLoader"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x: " + "[" * 100_000, "1: is nested too deeply: the form has three levels; mend that line"),
+        ("a:\n " + "{a: " * 1000, "2: is nested too deeply: the form has three levels; mend that line"),
+        ("- " * 1000, "1: is nested too deeply: the form has three levels; mend that line"),
+        ("? " * 1000, "1: is nested too deeply: the form has three levels; mend that line"),
+        (
+            "a: [\n" + "[],\n" * 15_000,
+            "9999: has more than 20,000 values; no web configuration has: give the right file",
+        ),
+        ("#" * (256 << 10) + "\n", " is larger than 256 KiB; no web configuration is: give the right file"),
+    ],
+)
+def test_a_hostile_file_is_refused_before_it_is_composed(
+    text: str, said: str, loader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its size, its nesting or its number of values; also where yaml has been built without its part in C."""
+    if loader == "SafeLoader":
+        monkeypatch.delattr(yaml, "CSafeLoader")
+    monkeypatch.setattr(yaml, "compose", lambda *_, **__: pytest.fail("it was composed"))
+
+    assert refused(text) == f"etc/web.yml:{said}"
+
+
+def test_thousands_of_users_are_taken() -> None:
+    """What is hostile is far from what is large."""
+    text = "basic_auth_users:\n" + "".join(f"  user-{number}: {ALICE}\n" for number in range(3000))
+
+    assert len(parse(text.encode(), "web.yml").users) == 3000
 
 
 def test_every_suite_is_known_to_openssl() -> None:

@@ -218,6 +218,17 @@ def test_a_token_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> No
     assert answer.kind == "no_token"
 
 
+def test_an_empty_token_is_none(tmp_path: Path) -> None:
+    """No header without a token in it is sent: the reason is told, and nobody is asked."""
+    shown, empty, peer = certificate(tmp_path), tmp_path / "token", Peer()
+    empty.write_text(" \n")
+
+    answer = asyncio.run(ask_over_tls(peer, shown, tls_context("https:", shown.ca_file, insecure=False), str(empty)))
+
+    assert (answer.status, answer.kind, peer.asked) == (None, "no_token", [])
+    assert (answer.error or "").endswith(f"{empty} holds no token")
+
+
 def test_a_ca_file_that_is_none_is_bad_usage(tmp_path: Path) -> None:
     """A CA file without a certificate is told by its path."""
     file = tmp_path / "ca.crt"
@@ -554,21 +565,24 @@ def test_an_extra_that_is_refused_is_named_once(caplog: pytest.LogCaptureFixture
     assert caplog.messages == ["kubelet/stats_summary.json is left out: HTTP 403: Forbidden"]
 
 
-def test_certificates_are_read_anew_when_their_file_changes(tmp_path: Path) -> None:
-    """A CA that rotates is followed without a restart; a file that is gone for a moment leaves the last one."""
+def test_certificates_are_read_anew_when_their_file_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A CA that rotates is followed without a restart; one that is gone leaves the last, told once."""
     first, second = trustme.CA(), trustme.CA()
     file = tmp_path / "ca.crt"
     first.cert_pem.write_to_path(str(file))
     current = client_tls("https:", str(file), insecure=False)
     before, same = current(), current()
-    second.cert_pem.write_to_path(str(file))
-    os.utime(file, ns=(1, 1))
+    modified_ns = file.stat().st_mtime_ns
+    second.cert_pem.write_to_path(str(tmp_path / "next.crt"))
+    (tmp_path / "next.crt").rename(file)
+    os.utime(file, ns=(modified_ns, modified_ns))
     after = current()
     file.unlink()
 
     assert before is same
     assert before is not after
-    assert current() is after
+    assert [current(), current()] == [after, after]
+    assert len(caplog.messages) == 1
     assert client_tls("http:", str(file), insecure=False)() is None
 
 
