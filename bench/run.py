@@ -38,8 +38,9 @@ from bench.tree import Tree, advance, make_tree
 from collector.cgroup.files import FAST, slow_names
 from collector.cgroup.walk import Walker
 from collector.demand import Demand
+from collector.garbage import spare_collections
 from collector.history import History
-from collector.loop import Collector, LivePace, Loop, spare_collections
+from collector.loop import Collector, LivePace, Loop
 from collector.metrics.catalogue import ALL_GROUPS, DEFAULT_GROUPS
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Answer, Tally

@@ -15,8 +15,9 @@ from bench.run import SLOW_EVERY, _Answers
 from bench.tree import advance, make_tree
 from collector.cgroup.walk import Walker
 from collector.demand import Demand
+from collector.garbage import spare_collections
 from collector.history import History
-from collector.loop import Collector, spare_collections
+from collector.loop import Collector
 from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
 from collector.sources.live import LiveTree

@@ -30,8 +30,9 @@ from collector.cgroup.walk import Walker
 from collector.demand import Demand
 from collector.errors import PodtallyError, SourceError, UnsupportedNode, UsageError, why_not_written
 from collector.flags import build_parser, help_width, resolve
+from collector.garbage import spare_collections
 from collector.history import LINGER_NS, History
-from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking, spare_collections
+from collector.loop import Collector, LivePace, Loop, Pace, ReplayPace, Ticking
 from collector.metrics.account import Account
 from collector.metrics.catalogue import groups_of
 from collector.metrics.native import NativeExposition, Selection, needs

@@ -6,7 +6,6 @@ the end of a recording and :meth:`Loop.stop`.
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
@@ -30,16 +29,6 @@ _LAST_ASK_NS = 30_000_000_000
 _STARTING_ASK_NS = 2_000_000_000
 _STARTING_NS = 30_000_000_000
 """The longest while a container starts, and for how long: so that its pod is whole some 2 s after it runs."""
-
-
-def spare_collections() -> None:
-    """Set Python's collector of cycles to run seldom.
-
-    A tick makes thousands of tuples that are in no cycle and die with the next tick's: at Python's own threshold they
-    would set off a dozen collections a tick that find nothing, a fifth of a tick's CPU.
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 class Collector:

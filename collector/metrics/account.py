@@ -64,6 +64,10 @@ class Account:
         self.scrapes: Counter[str] = Counter()
         self.scrape_seconds: dict[str, float] = {}
         self.refusals: dict[str, int] | None = None
+        self.busy_answers: Callable[[], int] | None = None
+        """Requests that were one too many."""
+        self.ended_connections: Mapping[str, int] | None = None
+        """Connections that were closed on their clients, by why."""
         self.reviews: dict[tuple[str, str], int] | None = None
         self.web_config_successful: Callable[[], bool] | None = None
         self.agreement: Callable[[], KubeletAgreement] | None = None
@@ -125,6 +129,7 @@ class AccountCollector(Collector):
             "podtally_scrape_duration_seconds",
             {(path,): (n, account.scrape_seconds[path]) for path, n in account.scrapes.items()},
         )
+        yield from self._of_clients()
         yield from self._of_access()
         yield from self._of_agreement()
         yield from self._of_process()
@@ -150,6 +155,15 @@ class AccountCollector(Collector):
         yield _gauge("podtally_unnamed_cgroups", {(): len(tally.unnamed)})
         yield _gauge("podtally_duplicates", {(one,): tally.duplicates.get(one, 0) for one in DUPLICATE_KINDS})
         yield from _of_upstream(tally)
+
+    def _of_clients(self) -> Iterable[Metric]:
+        """Only where there is a server."""
+        account = self._account
+        if account.busy_answers is not None:
+            yield _counter("podtally_busy_answers_total", {(): account.busy_answers()})
+        if account.ended_connections is not None:
+            ended: _Values = {(one,): n for one, n in account.ended_connections.items()}
+            yield _counter("podtally_ended_connections_total", ended)
 
     def _of_access(self) -> Iterable[Metric]:
         """Only where access is guarded."""

@@ -790,6 +790,20 @@ SELF: tuple[Metric, ...] = (
     ),
     _self("podtally_refused_requests_total", "counter", "", "Requests that were not let in.", "reason"),
     _self(
+        "podtally_busy_answers_total",
+        "counter",
+        "",
+        "Requests that were answered with 503, as too many answers were under way.",
+    ),
+    _self(
+        "podtally_ended_connections_total",
+        "counter",
+        "",
+        "Connections that were closed on their clients: for an answer not taken in time (answer), no TLS handshake"
+        " (handshake), no whole request in time (request), or another connection (room).",
+        "reason",
+    ),
+    _self(
         "podtally_reviews_total",
         "counter",
         "",

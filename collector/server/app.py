@@ -11,8 +11,7 @@ import os
 import signal
 import ssl
 import time
-import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -29,7 +28,8 @@ from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Tally
 from collector.server import api, page
-from collector.server.connections import Connections, Site
+from collector.server.answers import Answers, Form, refusal
+from collector.server.connections import IDLE_SECONDS, LINGER_SECONDS, Connections, Site
 from collector.server.headers import name_server
 from collector.server.paths import why_not
 
@@ -42,19 +42,9 @@ log = logging.getLogger(__name__)
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_PLAIN_IDLE_SECONDS = 3630.0
-_TLS_IDLE_SECONDS = 150.0
-"""How long a connection is kept between requests: one with TLS holds 256 KiB, and scrapes are closer together."""
-
-_GZIP_LEVEL = 1
-"""A scrape is sent over the node's network once: more effort costs more CPU than it saves bytes."""
-
 _LOOK_EVERY_SECONDS = 0.02
 _LOOKS = 250
 """How long a request waits for files to be read: 5 s, half of Prometheus' usual limit for a scrape."""
-
-_GZIP_FORMAT = 16 + zlib.MAX_WBITS
-"""zlib's number for gzip's header and trailer, which then has no time in it."""
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -109,6 +99,7 @@ class Server:
         time.
         """
         self.connections = Connections(most_connections)
+        self.answers = Answers(self.connections.ended)
         self._loop = loop
         self._demand = demand
         self._access = access
@@ -117,6 +108,8 @@ class Server:
         self._cadvisor = CadvisorExposition(timestamps=cadvisor_timestamps, needs=needs(selection.groups))
         self._registry = CollectorRegistry(auto_describe=False)
         account = loop.collector.account
+        account.busy_answers = lambda: self.answers.refused
+        account.ended_connections = self.connections.ended
         self._registry.register(AccountCollector(account, self._tally, loop.age_seconds))
 
     def _tally(self) -> Tally | None:
@@ -147,18 +140,21 @@ class Server:
 
     # --- expositions
 
-    def metrics_parts(self, *, openmetrics: bool) -> Iterator[str]:
-        """``/metrics``, a family at a time: the tally's families and podtally's account of itself."""
+    def _native_parts(self, *, openmetrics: bool) -> Iterator[str]:
+        """The tally's families of ``/metrics``, one at a time."""
         published = self._loop.published
         if published is not None:
             shift_ns = published.start_shift_ns
             yield from self._native.parts(published.tally, openmetrics=openmetrics, start_shift_ns=shift_ns)
+
+    def _account_text(self, *, openmetrics: bool) -> str:
+        """What podtally tells of itself, which goes on from request to request: the end of ``/metrics``."""
         generate: Callable[[CollectorRegistry], bytes] = generate_openmetrics if openmetrics else generate_latest
-        yield generate(self._registry).decode()
+        return generate(self._registry).decode()
 
     def metrics_text(self, *, openmetrics: bool) -> str:
-        """The same in one piece."""
-        return "".join(self.metrics_parts(openmetrics=openmetrics))
+        """``/metrics`` in one piece."""
+        return "".join((*self._native_parts(openmetrics=openmetrics), self._account_text(openmetrics=openmetrics)))
 
     def resource_text(self, *, openmetrics: bool) -> str:
         """``/metrics/resource``. Where the numbers are too old, the page has but the error, as the kubelet's has."""
@@ -189,26 +185,72 @@ class Server:
         """The same in one piece."""
         return "".join(self.cadvisor_parts(openmetrics=openmetrics))
 
-    def _exposition(self, request: web.Request, render: Callable[[bool], Iterable[str]]) -> web.Response:
+    def _stamp(self) -> Hashable:
+        """What tells a page of a path from the next: the tally, whether it is too old, and why there is none newer."""
+        published = self._loop.published
+        return None if published is None else published.monotonic_ns, self._loop.alive()[0], self._loop.failure
+
+    async def _exposition(
+        self,
+        request: web.Request,
+        render: Callable[[bool], Iterable[str]],
+        *,
+        tail: Callable[[bool], str] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> web.StreamResponse:
         why = why_not(self._loop.collector.account.source, request.path, cadvisor=self._serves_cadvisor)
         if why is not None:
             return web.Response(text=f"{request.path} is {why}\n", status=404)
-        begun = time.perf_counter()
         openmetrics = wants_openmetrics(_header(request, "Accept"))
-        parts = (part.encode() for part in render(openmetrics))
-        response = _encoded(request, parts, OPENMETRICS if openmetrics else TEXT)
-        self._loop.collector.account.scraped(request.path, time.perf_counter() - begun)
-        return response
+        content_type = OPENMETRICS if openmetrics else TEXT
+        return await self._answer(request, render, content_type, openmetrics=openmetrics, tail=tail, before=before)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        return self._exposition(request, lambda openmetrics: self.metrics_parts(openmetrics=openmetrics))
+    async def _answer(
+        self,
+        request: web.Request,
+        render: Callable[[bool], Iterable[str]],
+        content_type: str,
+        *,
+        openmetrics: bool | None = None,
+        tail: Callable[[bool], str] | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> web.StreamResponse:
+        """Send what ``render`` gives, with what ``tail`` gives behind it; ``before`` is waited for first.
+        ``openmetrics`` is ``None`` for what is no exposition.
+        """
+        answer = self.answers.admit(request)
+        if answer is None:
+            return refusal()
+        with answer:
+            if before is not None:
+                await before()
+            if not answer.wanted:
+                return web.StreamResponse()
+            begun = time.perf_counter()
+            strict = bool(openmetrics)
+            packed = wants_gzip(_header(request, "Accept-Encoding"))
+            answer.take(Form(self._stamp(), request.path, strict, packed), lambda: render(strict))
+            end = tail(strict) if tail is not None else ""
+            if openmetrics is not None:
+                self._loop.collector.account.scraped(request.path, time.perf_counter() - begun)
+            return await answer.send(content_type, end)
 
-    async def _resource(self, request: web.Request) -> web.Response:
-        return self._exposition(request, lambda openmetrics: (self.resource_text(openmetrics=openmetrics),))
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
+        return await self._exposition(
+            request,
+            lambda openmetrics: self._native_parts(openmetrics=openmetrics),
+            tail=lambda openmetrics: self._account_text(openmetrics=openmetrics),
+        )
 
-    async def _cadvisor_page(self, request: web.Request) -> web.Response:
-        await self._read_for_cadvisor()
-        return self._exposition(request, lambda openmetrics: self.cadvisor_parts(openmetrics=openmetrics))
+    async def _resource(self, request: web.Request) -> web.StreamResponse:
+        return await self._exposition(request, lambda openmetrics: (self.resource_text(openmetrics=openmetrics),))
+
+    async def _cadvisor_page(self, request: web.Request) -> web.StreamResponse:
+        return await self._exposition(
+            request,
+            lambda openmetrics: self.cadvisor_parts(openmetrics=openmetrics),
+            before=self._read_for_cadvisor,
+        )
 
     async def _read_for_cadvisor(self) -> None:
         """Wait for the first tick that has read what ``/metrics/cadvisor`` alone needs, if nobody has asked for it of
@@ -225,16 +267,20 @@ class Server:
 
     # --- for people and scripts
 
-    async def _page(self, request: web.Request) -> web.Response:
-        text = page.render(self._loop.published, self._loop.failure, cadvisor=self._serves_cadvisor)
-        return _encoded(request, (text.encode(),), "text/html; charset=utf-8")
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(
+            request,
+            lambda _: (page.render(self._loop.published, self._loop.failure, cadvisor=self._serves_cadvisor),),
+            "text/html; charset=utf-8",
+        )
 
-    async def _pods(self, request: web.Request) -> web.Response:
+    async def _pods(self, request: web.Request) -> web.StreamResponse:
         published = self._loop.published
         if published is None:
             return web.json_response({"error": "no tally yet"}, status=503)
-        text = json.dumps(api.document(published))
-        return _encoded(request, (text.encode(),), "application/json; charset=utf-8")
+        return await self._answer(
+            request, lambda _: (json.dumps(api.document(published)),), "application/json; charset=utf-8"
+        )
 
     # --- probes
 
@@ -277,22 +323,6 @@ def _fill_line(tally: Tally) -> str:
 def _header(request: web.Request, name: str) -> str:
     """All lines of a header that is a list."""
     return ",".join(request.headers.getall(name, ()))
-
-
-def _encoded(request: web.Request, parts: Iterable[bytes], content_type: str) -> web.Response:
-    headers = {"Content-Type": content_type, "Vary": "Accept-Encoding, Accept"}
-    if wants_gzip(_header(request, "Accept-Encoding")):
-        headers["Content-Encoding"] = "gzip"
-        parts = _compressed(parts)
-    return web.Response(body=b"".join(parts), headers=headers)
-
-
-def _compressed(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The parts as one gzip stream; none of them is needed longer than it takes to compress it."""
-    gzip = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
-    for part in parts:
-        yield gzip.compress(part)
-    yield gzip.flush()
 
 
 def parse_listen(value: str) -> tuple[str | None, int]:
@@ -343,7 +373,8 @@ async def serve(server: Server, listen: str, background: Background | None, read
         access_log=None,
         shutdown_timeout=0.2,
         handle_signals=False,
-        keepalive_timeout=_PLAIN_IDLE_SECONDS if tls is None else _TLS_IDLE_SECONDS,
+        keepalive_timeout=IDLE_SECONDS,
+        lingering_time=LINGER_SECONDS,
     )
     await runner.setup()
     task = asyncio.ensure_future(background()) if background is not None else None

@@ -43,6 +43,7 @@ def test_every_row_of_the_catalogue_is_exported_and_no_other(source: SourceName)
     account.scraped("/metrics", 0.1)
     account.web_config_successful = lambda: True
     account.refusals, account.reviews = {"forbidden": 1}, {("201", "token"): 1}
+    account.busy_answers, account.ended_connections = lambda: 1, {"room": 1}
     families = {family.name: family for family in text_string_to_metric_families(page(account, tally))}
 
     assert set(families) == {row.name.removesuffix("_total") for row in rows}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import socket
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,9 +47,9 @@ class Bounded:
             return web.Response(body=bytes(8 << 20))
         return web.Response(text="ok")
 
-    async def connect(self) -> Client:
-        """A further client."""
-        self.clients.append(await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self, address: str = "127.0.0.1") -> Client:
+        """A further client, of that address."""
+        self.clients.append(await asyncio.open_connection("127.0.0.1", self.port, local_addr=(address, 0)))
         return self.clients[-1]
 
 
@@ -57,7 +59,7 @@ async def bounded(most: int = MOST, host: str | None = "127.0.0.1", port: int = 
     server = Bounded(most)
     application = web.Application(middlewares=[server.connections.middleware()])
     application.router.add_get("/{path:.*}", server.handle)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, lingering_time=0.05)
     await runner.setup()
     try:
         site = Site(runner, server.connections, host, port, None)
@@ -88,8 +90,19 @@ async def answer(client: Client) -> bytes:
 
 async def ask(client: Client, path: str = "/") -> bytes:
     """Ask, and read the answer."""
-    send(client, path)
+    try:
+        send(client, path)
+    except ConnectionError:
+        return b""
     return await answer(client)
+
+
+async def ending(client: Client) -> bytes:
+    """What comes until the connection ends."""
+    try:
+        return await client[0].read()
+    except ConnectionError:
+        return b""
 
 
 OK = b"HTTP/1.1 200 OK"
@@ -179,6 +192,231 @@ def test_where_all_are_answered_the_longest_goes() -> None:
             return probe, await answer(slow[0])
 
     assert asyncio.run(run()) == (OK, b"")
+
+
+# --- who makes room -------------------------------------------------------------------------------------------------
+
+
+def test_strangers_push_out_no_more_than_half_of_those_who_asked() -> None:
+    """Silent connections beyond half of the room make room for each other: idle scrapers keep theirs."""
+
+    async def run() -> tuple[list[bytes], dict[str, int]]:
+        async with bounded(4) as server:
+            scrapers = [await server.connect() for _ in range(4)]
+            for client in scrapers:
+                await ask(client)
+            for _ in range(9):
+                await server.connect()
+            probe = await ask(await server.connect())
+            return [probe, *[await ask(client) for client in scrapers]], dict(server.connections.ended)
+
+    answers, ended = asyncio.run(run())
+
+    assert answers == [OK, b"", b"", OK, OK]
+    assert ended == {"answer": 0, "handshake": 0, "request": 0, "room": 10}
+
+
+def test_strangers_of_the_address_with_the_most_go_first() -> None:
+    """One that has come before them and has not asked yet keeps its place beside any number from elsewhere."""
+
+    async def run() -> tuple[bytes, bytes]:
+        async with bounded(4) as server:
+            fresh = await server.connect("127.0.0.2")
+            flood = [await server.connect("127.0.0.3") for _ in range(20)]
+            return await ask(fresh), await ending(flood[0])
+
+    assert asyncio.run(run()) == (OK, b"")
+
+
+# --- who takes too long ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes a moment."""
+    for name in ("_REQUEST_SECONDS", "_ANSWER_SECONDS", "_LOOK_SECONDS"):
+        monkeypatch.setattr(connections_module, name, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [(False, b""), (False, b"GET / HTTP/1.1\r\nHost: x\r\n"), (True, b"G"), (True, b"\r\n")],
+)
+@pytest.mark.usefixtures("impatient")
+def test_a_request_that_is_not_whole_in_time_is_not_waited_for(asked: bool, sent: bytes) -> None:
+    """Neither the first of a connection, begun or not, nor a later one that is begun."""
+
+    async def run() -> tuple[bytes, dict[str, int]]:
+        async with bounded() as server:
+            client = await server.connect()
+            if asked:
+                await ask(client)
+            client[1].write(sent)
+            return await ending(client), dict(server.connections.ended)
+
+    assert asyncio.run(run()) == (b"", {"answer": 0, "handshake": 0, "request": 1, "room": 0})
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_is_idle_between_requests_is_not_hurried() -> None:
+    """Nor whose answer takes its time."""
+
+    async def run() -> tuple[bytes, bytes]:
+        async with bounded() as server:
+            idle, slow, hurried = await server.connect(), await server.connect(), await server.connect()
+            await ask(idle)
+            send(slow, "/slow")
+            # Somebody is ended meanwhile, who came last.
+            assert await ending(hurried) == b""
+            server.released.set()
+            return await ask(idle), await answer(slow)
+
+    assert asyncio.run(run()) == (OK, OK)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_answer_that_is_not_taken_is_ended() -> None:
+    """A client that reads nothing loses its connection, and its answer's bytes are let go of."""
+
+    async def run() -> tuple[dict[str, int], bool]:
+        async with bounded() as server:
+            client = await server.connect()
+            client[1].transport.pause_reading()  # type: ignore[attr-defined]
+            send(client, "/large")
+            await until(lambda: server.connections.ended["answer"] == 1)
+            client[1].transport.resume_reading()  # type: ignore[attr-defined]
+            return dict(server.connections.ended), len(await ending(client)) < 8 << 20
+
+    assert asyncio.run(run()) == ({"answer": 1, "handshake": 0, "request": 0, "room": 0}, True)
+
+
+# --- what a client sends --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [b"x: y\r\n", b"x: " + b"y" * 8000 + b"\r\n"], ids=["many", "long"])
+def test_headers_are_bounded(line: bytes) -> None:
+    """By what they take: a request that goes on is ended before it is whole."""
+
+    async def run() -> tuple[bytes, dict[str, int]]:
+        async with bounded() as server:
+            client = await server.connect()
+            client[1].write(b"GET / HTTP/1.1\r\n" + line * (200_000 // len(line)))
+            return await ending(client), dict(server.connections.ended)
+
+    assert asyncio.run(run()) == (b"", {"answer": 0, "handshake": 0, "request": 1, "room": 0})
+
+
+def test_nothing_piles_up_behind_an_answer() -> None:
+    """Who asks for more while it is being answered gets that answer, and no other."""
+
+    async def run() -> tuple[bytes, int]:
+        async with bounded() as server:
+            client = await server.connect()
+            send(client, "/slow")
+            await until(lambda: server.waiting == 1)
+            for _ in range(100):
+                send(client, "/slow")
+                await client[1].drain()
+            server.released.set()
+            return await ending(client), server.waiting
+
+    text, waiting = asyncio.run(run())
+
+    assert (text.count(OK), waiting) == (1, 1)
+
+
+def test_a_body_that_nobody_wants_is_not_waited_for() -> None:
+    """The answer comes, and the connection ends after a moment."""
+
+    async def run() -> bytes:
+        async with bounded() as server:
+            client = await server.connect()
+            client[1].write(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+            return await ending(client)
+
+    assert asyncio.run(run()).startswith(OK)
+
+
+@pytest.mark.parametrize("path", ["/", "/slow", "/large"])
+def test_a_client_that_closes_its_half_gets_its_answer(path: str) -> None:
+    """All of it, and the connection ends then."""
+
+    async def run() -> bytes:
+        async with bounded() as server:
+            client = await server.connect()
+            send(client, path)
+            client[1].write_eof()
+            if path == "/slow":
+                await until(lambda: server.waiting == 1)
+                server.released.set()
+            return await ending(client)
+
+    head, _, body = asyncio.run(run()).partition(b"\r\n\r\n")
+
+    assert (head.startswith(OK), len(body)) == (True, 8 << 20 if path == "/large" else 2)
+
+
+def test_a_client_that_closes_its_half_and_asks_for_nothing_is_let_go_of() -> None:
+    """There is nothing to wait for."""
+
+    async def run() -> bytes:
+        async with bounded() as server:
+            fresh, idle = await server.connect(), await server.connect()
+            await ask(idle)
+            for client in (fresh, idle):
+                client[1].write_eof()
+            return await ending(fresh) + await ending(idle)
+
+    assert asyncio.run(run()) == b""
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n"], ids=["silent", "plain"])
+def test_a_failed_handshake_leaves_no_buffer_behind(tmp_path: Path, said: bytes) -> None:
+    """It goes with the connection, though Python collects no cycles; and the connection counts no more."""
+    ca = trustme.CA()
+    write_pair(tmp_path, issue(ca))
+    config = WatchedConfig(write_config(tmp_path, PAIR))
+
+    def buffers() -> int:
+        return sum(isinstance(one, SSLProtocol) for one in gc.get_objects())
+
+    async def run() -> tuple[int, int, int]:
+        async with guarded(lambda account: Access(config, None, account)) as (url, server):
+            before = buffers()
+            for number in range(1, 6):
+                with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+                    client.sendall(said)
+                    await until(lambda: bool(said) or len(server.connections) == 1)
+                await until(lambda number=number: server.connections.ended["handshake"] == number)  # type: ignore[misc]
+            return len(server.connections), server.connections.ended["handshake"], buffers() - before
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == (0, 5, 0)
+    finally:
+        gc.enable()
+
+
+def test_a_handshake_is_waited_for_but_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent connection ends by itself, and is counted."""
+    monkeypatch.setattr(connections_module, "_HANDSHAKE_SECONDS", 0.05)
+    ca = trustme.CA()
+    write_pair(tmp_path, issue(ca))
+    config = WatchedConfig(write_config(tmp_path, PAIR))
+
+    async def run() -> tuple[int, int]:
+        async with guarded(lambda account: Access(config, None, account)) as (url, server):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+            assert await ending((reader, writer)) == b""
+            writer.close()
+            await until(lambda: not len(server.connections))
+            return len(server.connections), server.connections.ended["handshake"]
+
+    assert asyncio.run(run()) == (0, 1)
 
 
 def test_silent_handshakes_do_not_lock_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
