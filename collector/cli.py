@@ -169,20 +169,23 @@ def _live_answers(
     extras_interval: float = 5.0,
     tell_refusals: bool = True,
     at_least_every: float | None = None,
+    raw: bool = False,
 ) -> http.LiveAnswers:
-    """``extras``: names of answers that are asked for besides the pods."""
+    """``extras``: names of answers that are asked for besides the pods; ``raw``: lists of pods are not stripped."""
     kubelet = _kubelet(arguments)
     second = None
     apiserver = _apiserver(arguments)
     if apiserver is not None:
-        second = http.Question(answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)))
+        second = http.Question(
+            answer=APISERVER, endpoint=apiserver, path=http.node_pods_path(_node_name(arguments)), raw=raw
+        )
     asked = [
         http.Question(answer=name, endpoint=kubelet, path=path) for name, path in _PEER_PAGES.items() if name in extras
     ]
     if apiserver is not None and METRICS_API in extras:
         asked.append(http.Question(answer=METRICS_API, endpoint=apiserver, path=_METRICS_API_PATH))
     return http.LiveAnswers(
-        http.Question(answer=KUBELET, endpoint=kubelet, path="/pods"),
+        http.Question(answer=KUBELET, endpoint=kubelet, path="/pods", raw=raw),
         second,
         interval=min(arguments.pods_interval, at_least_every or arguments.pods_interval),
         extras=tuple(asked),
@@ -637,6 +640,11 @@ def _record(arguments: argparse.Namespace) -> int:
     out = arguments.out
     if out == "-" and sys.stdout.isatty():
         raise UsageError("a recording on stdout is binary: redirect it to a file")
+    if arguments.raw_answers:
+        log.warning(
+            "--raw-answers: the recording will hold the environment, arguments and annotations of every pod, and what"
+            " passwords are in them: mind who gets it"
+        )
     if arguments.source:
         recording = _load(arguments.source)
         inner = RecordedTree(recording)
@@ -644,7 +652,7 @@ def _record(arguments: argparse.Namespace) -> int:
             tee = TeeTree(inner, writer)
             collector = _collector(
                 tee,
-                TeeAnswers(RecordedAnswers(inner), tee),
+                TeeAnswers(RecordedAnswers(inner), tee, raw=arguments.raw_answers),
                 node_name=recording.meta.node,
                 window=15.0,
                 interval_ns=recording.interval_ns,
@@ -666,13 +674,15 @@ def _record_live(arguments: argparse.Namespace) -> int:
     tops = [arguments.kubepods.strip("/")] if arguments.kubepods else find_kubepods(tree).tops
     driver = paths.driver(tops[0]) if tops else ""
     meta = live_meta(_node_name(arguments), driver, f"podtally record {arguments.duration:g}s")
-    answers = _live_answers(arguments, extras=(*_PEER_PAGES, METRICS_API), tell_refusals=False)
+    answers = _live_answers(
+        arguments, extras=(*_PEER_PAGES, METRICS_API), tell_refusals=False, raw=arguments.raw_answers
+    )
     stop = _stop_on_signals()
     with RecordingWriter(arguments.out, meta, sys.stdout.buffer) as writer, _Asking(answers):
         tee = TeeTree(tree, writer)
         collector = _collector(
             tee,
-            TeeAnswers(answers, tee),
+            TeeAnswers(answers, tee, raw=arguments.raw_answers),
             node_name=meta.node,
             window=15.0,
             interval_ns=round(arguments.interval * 1e9),

@@ -11,6 +11,7 @@
     │   └── ReadFailed                any other errno: leave the values out, count it
     ├── ParseError(path, line)        a file is not in its grammar: leave its values out, count it
     ├── AnswerError(source)           an answer of a peer is not what it was asked for: keep the last one's
+    │   └── AnswerTooLarge            ... because it is larger than any honest one
     ├── EndOfRecording                a recording has no further frame: stop replaying
     └── UsageError                    the user's input is wrong: one sentence on stderr, exit 2
         ├── RecordingError            ... because a recording is damaged, unsafe or not one
@@ -94,6 +95,10 @@ class AnswerError(PodtallyError):
     """
 
     reason: ClassVar[str] = "answer"
+
+
+class AnswerTooLarge(AnswerError):
+    """An answer is larger than any honest one, or has more in it. It is not read to its end."""
 
 
 class EndOfRecording(PodtallyError):

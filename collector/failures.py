@@ -24,10 +24,7 @@ _INSECURE = (
 _ELSE = "something else answers there: give the kubelet's own address with --kubelet-url, port 10250 as a rule"
 _ELSE_APISERVER = "something else answers there: give the API server's own address with --apiserver-url"
 _DROPPED = "is overloaded, and whether a network policy or a firewall drops what this pod sends there"
-_LARGE = (
-    "podtally takes lists of up to 16 MiB: look for pods of this node with huge specs or annotations"
-    " (kubectl get pods -A -o json --field-selector spec.nodeName=NODE)"
-)
+_LARGE = "no node's pods are so much: {} (kubectl get --raw {} | wc -c)"
 
 _STEPS: Final[Mapping[FailureKind, _Steps]] = {
     "expired": _Steps(
@@ -94,7 +91,10 @@ _STEPS: Final[Mapping[FailureKind, _Steps]] = {
         "the API server fails by itself: kubectl get --raw '/readyz?verbose' says in what",
     ),
     "redirected": _Steps(f"no kubelet sends one elsewhere, {_ELSE}", _ELSE_APISERVER),
-    "too_large": _Steps(_LARGE, _LARGE),
+    "too_large": _Steps(
+        _LARGE.format("see that the node's own kubelet answers, and what it says", "/api/v1/nodes/NODE/proxy/pods"),
+        _LARGE.format("see what the API server says", "'/api/v1/pods?fieldSelector=spec.nodeName=NODE'"),
+    ),
     "not_the_list": _Steps(_ELSE, _ELSE_APISERVER),
 }
 
@@ -120,7 +120,8 @@ def kind_of(answer: Answer) -> FailureKind:
     if 300 <= status < 400:
         return "redirected"
     if status == 200 and answer.body is None:
-        return "too_large"
+        # Older recordings do not tell here either, and knew of one reason.
+        return answer.kind or "too_large"
     return "not_the_list"
 
 

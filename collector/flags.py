@@ -256,6 +256,13 @@ FLAGS: tuple[Flag, ...] = (
         help="do not verify the kubelet's certificate: whoever answers at its address then gets the token",
     ),
     Flag(
+        name="raw-answers",
+        kind="switch",
+        commands=("record",),
+        default="false",
+        help="record lists of pods as they come (16 MiB at the most): with environment, arguments and annotations",
+    ),
+    Flag(
         name="token-file",
         kind="text",
         commands=_NODE,

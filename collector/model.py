@@ -324,7 +324,7 @@ class Answer(NamedTuple):
     """Why there is no body: the reason of a refusal or of a failed connection."""
     body: bytes | None
     kind: FailureKind | None = None
-    """What kind of failure it is, where nothing answered; a status tells by itself."""
+    """What kind of failure it is, where nothing answered or what came was not asked for; else the status tells."""
 
     @property
     def failure(self) -> str | None:

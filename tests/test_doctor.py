@@ -188,7 +188,7 @@ def test_a_real_node_has_no_fault(name: str) -> None:
         ([Answer(KUBELET, 0, 500, "oh", None)], ["fault"], "the kubelet fails by itself: read its log"),
         ([Answer(KUBELET, 0, None, "Connection refused", None)], ["fault"], "check --kubelet-url"),
         ([Answer(KUBELET, 0, 200, None, b"<html>")], ["fault"], "something else answers there: give the kubelet's own"),
-        ([Answer(KUBELET, 0, 200, "the answer is larger", None)], ["fault"], "podtally takes lists of up to 16 MiB"),
+        ([Answer(KUBELET, 0, 200, "the answer is larger", None)], ["fault"], "no node's pods are so much"),
         ([Answer(KUBELET, 0, 429, "later", None)], ["fault"], "podtally asks again by itself"),
         ([Answer(KUBELET, 0, 504, "late", None)], ["fault"], "see whether the node or its kubelet is overloaded"),
         ([Answer(KUBELET, 0, 302, "Found", None)], ["fault"], "no kubelet sends one elsewhere"),

@@ -374,7 +374,7 @@ def of_bytes(item: bytes) -> bytes:
 
 ELSE = "something else answers there: give the kubelet's own address"
 BREAKS = "what comes back breaks off or is no HTTP"
-LARGE = "podtally takes lists of up to 16 MiB"
+LARGE = "no node's pods are so much"
 LATE = "see whether the node or its kubelet is overloaded"
 
 
@@ -407,7 +407,7 @@ BROKEN = {
     "half an answer": Broken(cut, BREAKS),
     "chunks without an end": Broken(cut_chunks, BREAKS),
     "a reset": Broken(reset, BREAKS),
-    "17 MiB": Broken(says(200, of_bytes(b'{"x":"' + b"y" * (17 * MIB) + b'"}')), LARGE),
+    "a pod of 17 MiB": Broken(says(200, of_bytes(b'{"x":"' + b"y" * (17 * MIB) + b'"}')), ""),
     "200 MiB from a gzip": Broken(
         says(200, gzip.compress(b"{" + b" " * (200 * MIB), 1), **{"Content-Encoding": "gzip"}), LARGE
     ),

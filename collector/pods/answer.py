@@ -1,17 +1,20 @@
 """A PodList, as the kubelet's ``/pods`` and the API server's ``/api/v1/pods`` give it, to :class:`Pod` values. Pure.
 
-An item that is not a pod is left out and counted; the rest of the list is used.
+An item that is not a pod is left out and counted; the rest of the list is used. What is read of a pod is said once, in
+:data:`READ`: nothing else of it is kept (:mod:`collector.pods.strip`), so that what is not there is not read either.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any, Final, Literal, NamedTuple
 
 from collector.errors import AnswerError
 from collector.model import Container, ContainerState, Pod
+from collector.pods.cut import Cutter, Item
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -25,37 +28,117 @@ _STATUS_LISTS: tuple[tuple[str, Literal["app", "init", "ephemeral"]], ...] = (
 )
 
 
+MOST_STRIPPED: Final = 32 << 10
+"""Characters that are kept of a pod: a usual one has 1,000 to 2,000. One with more is refused."""
+MOST_LABELS: Final = 128
+"""Labels that are kept of a pod, the first ones by name as the API gives them: each has up to 380 characters."""
+MOST_CONTAINERS: Final = 256
+"""Containers that a pod may have of a kind. One with more is refused."""
+
+_SURELY_FITS: Final = MOST_STRIPPED // 8
+"""An item this long is no longer than :data:`MOST_STRIPPED` once it is stripped: escapes make six characters of one."""
+
+_TERMINATED = {"containerID": None, "exitCode": None}
+_STATUS = {
+    "name": None,
+    "containerID": None,
+    "image": None,
+    "imageID": None,
+    "state": {"running": {"startedAt": None}, "terminated": _TERMINATED},
+    "lastState": {"terminated": _TERMINATED},
+}
+_CONTAINER = {"name": None, "image": None, "restartPolicy": None}
+
+READ: Final[Mapping[str, Any]] = {
+    "metadata": {
+        "namespace": None,
+        "name": None,
+        "uid": None,
+        "creationTimestamp": None,
+        "deletionTimestamp": None,
+        "labels": str,
+        "annotations": {_CONFIG_HASH: None, _CONFIG_MIRROR: None},
+        "ownerReferences": [{"controller": None, "kind": None, "name": None}],
+    },
+    "spec": {
+        "nodeName": None,
+        "hostNetwork": None,
+        "restartPolicy": None,
+        "runtimeClassName": None,
+        "containers": [_CONTAINER],
+        "initContainers": [_CONTAINER],
+        "ephemeralContainers": [_CONTAINER],
+    },
+    "status": {"phase": None, "qosClass": None, **{key: [_STATUS] for key, _ in _STATUS_LISTS}},
+}
+"""What is read of a pod, and so all that is kept of it: objects by their keys, lists by what each of them is, ``None``
+for a value, ``str`` for an object of texts. A field that is read and does not stand here fails a test."""
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+
+
 class PodList(NamedTuple):
     """The pods of an answer."""
 
     pods: dict[str, Pod]
     """By the uid that is in the name of the pod's cgroup."""
     refused: int
-    """Items that are no pods."""
+    """Items that are no pods, or larger than any honest one."""
 
 
 def parse_pods(body: bytes, source: str, told_ns: int = 0) -> PodList:
-    """Read a PodList that was asked for at ``told_ns``. Raises :class:`AnswerError` if ``body`` is not one."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise AnswerError(f"{source}: the list of pods is not JSON: {error}") from error
-    # null is Go's nil slice. A list without the key is none: a Status, say, must not take all names away.
-    items = value["items"] if isinstance(value, dict) and "items" in value else {}
-    if items is None:
-        items = []
-    if not isinstance(items, list):
-        raise AnswerError(f"{source}: the answer is no list of pods")
+    """Read a PodList that was asked for at ``told_ns``, stripped or as it came: both say the same.
+
+    Raises :class:`AnswerError` if ``body`` is not one.
+    """
     pods: dict[str, Pod] = {}
     refused = 0
-    for item in items:
-        try:
-            pod = _pod(item, told_ns)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            refused += 1
-            continue
-        pods[pod.uid] = pod
+    try:
+        for item in _items(body):
+            fits = item.length <= _SURELY_FITS or stripped(item.value) is not None
+            pod = pod_of(item.value, told_ns) if fits else None
+            if pod is None:
+                refused += 1
+            else:
+                pods[pod.uid] = pod
+    except AnswerError as error:
+        raise type(error)(f"{source}: {error}") from error
     return PodList(pods, refused)
+
+
+def _items(body: bytes) -> Iterator[Item]:
+    cutter = Cutter()
+    yield from cutter.feed(body)
+    yield from cutter.end()
+
+
+def pod_of(item: Any, told_ns: int) -> Pod | None:
+    """The pod that an item of a list is; ``None`` if it is none."""
+    try:
+        return _pod(item, told_ns)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def stripped(item: Any) -> str | None:
+    """What is read of an item of a list, as JSON; ``None`` if that is no pod, or is larger than any honest one."""
+    if pod_of(item, 0) is None:
+        return None
+    text = _ENCODER.encode(_kept(item, READ))
+    return text if len(text) <= MOST_STRIPPED else None
+
+
+def _kept(value: Any, read: Any) -> Any:
+    """Of a value what is read of it. One of another type is read as if it were not there, or as true or false."""
+    if read is None:
+        if isinstance(value, dict | list):
+            return [0] if value else []
+        return value
+    if read is str:
+        return _words(value) if isinstance(value, dict) else None
+    if isinstance(read, list):
+        return [_kept(one, read[0]) for one in value] if isinstance(value, list) else None
+    return {key: _kept(value[key], of) for key, of in read.items() if key in value} if isinstance(value, dict) else None
 
 
 def _word(value: Any) -> str:
@@ -67,7 +150,9 @@ def _word(value: Any) -> str:
 
 
 def _words(value: Any) -> dict[str, str]:
-    return {_word(key): text for key, text in (value or {}).items() if isinstance(text, str) and _is_text(text)}
+    """The first labels of a pod, as many as are kept."""
+    found = ((_word(key), text) for key, text in (value or {}).items() if isinstance(text, str) and _is_text(text))
+    return dict(islice(found, MOST_LABELS))
 
 
 def _is_text(value: str) -> bool:
@@ -103,7 +188,8 @@ def _pod(item: dict[str, Any], told_ns: int) -> Pod:
     if _CONFIG_MIRROR in annotations:
         # The API server's mirror of a static pod has a uid of its own; the cgroup is named by the static pod's.
         uid = _word(annotations.get(_CONFIG_HASH) or annotations[_CONFIG_MIRROR])
-    owner_kind, owner_name = _owner(metadata)
+    labels = _words(metadata.get("labels"))
+    owner_kind, owner_name = _owner(metadata, labels)
     return Pod(
         namespace=_word(metadata["namespace"]),
         name=_word(metadata["name"]),
@@ -113,7 +199,7 @@ def _pod(item: dict[str, Any], told_ns: int) -> Pod:
         node=_text(spec.get("nodeName")),
         created_ns=parse_time_ns(metadata.get("creationTimestamp")),
         host_network=spec.get("hostNetwork") is True,
-        labels=_words(metadata.get("labels")),
+        labels=labels,
         owner_kind=owner_kind,
         owner_name=owner_name,
         containers=_containers(status, _spec_images(spec)),
@@ -128,12 +214,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) and _is_text(value) else ""
 
 
-def _owner(metadata: dict[str, Any]) -> tuple[str, str]:
+def _owner(metadata: dict[str, Any], labels: Mapping[str, str]) -> tuple[str, str]:
     """Kind and name of the workload: a ReplicaSet of a Deployment is told by the pod-template-hash in its name."""
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller") is True:
             kind, name = _text(owner.get("kind")), _text(owner.get("name"))
-            template = _text((metadata.get("labels") or {}).get("pod-template-hash"))
+            template = labels.get("pod-template-hash", "")
             if kind == "ReplicaSet" and template and name.endswith("-" + template):
                 return "Deployment", name[: -len(template) - 1]
             if kind == "Node":
@@ -212,5 +298,10 @@ def _awaits(status: dict[str, Any], spec: dict[str, Any]) -> bool:
     return False
 
 
-def _dicts(value: Any) -> Iterable[dict[str, Any]]:
-    return value if isinstance(value, list) else []
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """Of containers or their statuses."""
+    if not isinstance(value, list):
+        return []
+    if len(value) > MOST_CONTAINERS:
+        raise ValueError("more containers than any honest pod has")
+    return value

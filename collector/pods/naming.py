@@ -60,7 +60,7 @@ class Naming:
             state = answer.failure or "no answer"
         else:
             try:
-                listed = parse_pods(answer.body, _PEERS[answer.name], answer.time_ns)
+                listed = parse_pods(answer.body, f"HTTP {answer.status}", answer.time_ns)
             except AnswerError as error:
                 state = str(error)
             else:

@@ -7,6 +7,9 @@
 - API server: ``POST`` of TokenReviews and SubjectAccessReviews, with ``serve --authenticate`` alone.
 
 Whatever goes wrong is an :class:`Answer` too: with the status code and reason, for the log, the metric and ``/readyz``.
+
+A list of pods is stripped while it comes (:mod:`collector.pods.strip`): what podtally does not read of a pod is held no
+longer than the item that it is in, and goes nowhere. Every other answer has a size that it may have.
 """
 
 from __future__ import annotations
@@ -28,8 +31,9 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from collector import failures
-from collector.errors import UsageError
+from collector.errors import AnswerError, AnswerTooLarge, UsageError
 from collector.model import Answer, FailureKind
+from collector.pods.strip import Stripper, is_pod_list
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +42,23 @@ SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _TIMEOUT_SECONDS = 10.0
 _REVIEW_TIMEOUT_SECONDS = 4.0
 """Two reviews have to fit into the 10 s that a scrape waits."""
-_BODY_LIMIT_BYTES = 16 << 20
-"""A list of 500 pods is 5 MiB; parsing one of this size takes 150 MiB, more than which the pod has not."""
+_CHUNK_BYTES = 64 << 10
+
+_MOST_BYTES: Mapping[str, int] = {
+    "kubelet/metrics_cadvisor.txt": 32 << 20,
+    "review": 1 << 20,
+}
+"""Sizes that answers may have, by name. cAdvisor's page of 500 pods is 27 MiB; it is recorded, and not parsed."""
+_MOST_BYTES_OF_OTHERS = 8 << 20
+"""The kubelet's numbers of 1,000 pods, or the metrics API's of 10,000, to parse which takes some 80 MiB."""
+_MOST_BYTES_OF_A_LIST = 1 << 30
+"""What is read of a list of pods, of which no more than an item is held: no node comes near it."""
+_MOST_RAW_BYTES = 16 << 20
+"""Likewise where it is to be kept as it comes, and so is held whole."""
+_MOST_REFUSAL_BYTES = 64 << 10
+"""What is read of a refusal, whose first line is told."""
+_MOST_WAITING_BYTES = 48 << 20
+"""Answers that no tick has taken yet, in all."""
 
 _SUCCESSES = (200, 201)
 """A review is created."""
@@ -82,6 +101,8 @@ class Question:
     answer: str
     endpoint: Endpoint
     path: str
+    raw: bool = False
+    """A list of pods is not stripped: to be recorded as it comes, which somebody has asked for."""
 
 
 def tls_context(url: str, ca_file: str | None, *, insecure: bool) -> ssl.SSLContext | None:
@@ -228,25 +249,51 @@ async def _asked(
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_seconds),
         ) as response:
-            body = await _limited_body(response)
-            if response.status in _SUCCESSES and body is not None:
-                return Answer(question.answer, time_ns, response.status, None, body)
-            return Answer(question.answer, time_ns, response.status, refusal_reason(response.reason, body), None)
-    except aiohttp.ClientConnectorCertificateError as error:
+            if response.status not in _SUCCESSES:
+                refusal = await _beginning(response)
+                return Answer(question.answer, time_ns, response.status, refusal_reason(response.reason, refusal), None)
+            try:
+                body = await _body(response, question)
+            except AnswerError as error:
+                kind: FailureKind = "too_large" if isinstance(error, AnswerTooLarge) else "not_the_list"
+                _let_go(error)
+                return Answer(question.answer, time_ns, response.status, str(error), None, kind)
+            return Answer(question.answer, time_ns, response.status, None, body)
+    except (aiohttp.ClientError, OSError, ValueError, asyncio.TimeoutError, _TokenError) as error:
+        kind, reason = _failure(error, question, timeout_seconds)
+        _let_go(error)
+    return Answer(question.answer, time_ns, None, reason, None, kind)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Have an error hold nothing that it has passed.
+
+    aiohttp keeps the error that ends an answer, and the error's frames keep aiohttp's objects and what has come of the
+    answer: a cycle, which would stay until Python looks for cycles.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _failure(error: Exception, question: Question, timeout_seconds: float) -> tuple[FailureKind, str]:
+    """Why nothing has answered: the kind, and a sentence."""
+    endpoint = question.endpoint
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
         kind, why = _certificate_failure(error.certificate_error)
         # Whoever reads the log is told what it takes, and at what price.
         what_to_do = failures.step(kind, question.answer)
-        reason = f"{endpoint.url}: {endpoint.name}'s certificate is refused: {why}: {what_to_do}"
-    except aiohttp.ClientConnectorError as error:
+        return kind, f"{endpoint.url}: {endpoint.name}'s certificate is refused: {why}: {what_to_do}"
+    if isinstance(error, aiohttp.ClientConnectorError):
         kind = _connection_failure(error.os_error)
-        reason = f"{endpoint.url} cannot be reached: {_connection_reason(error.os_error)}"
-    except asyncio.TimeoutError:
-        kind, reason = "timeout", f"{endpoint.url} did not answer within {timeout_seconds:g} s"
-    except _TokenError as error:
-        kind, reason = "no_token", f"{endpoint.url}: {error}"
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        kind, reason = "broken", f"{endpoint.url}: {' '.join(str(error).split()) or type(error).__name__}"
-    return Answer(question.answer, time_ns, None, reason, None, kind)
+        return kind, f"{endpoint.url} cannot be reached: {_connection_reason(error.os_error)}"
+    if isinstance(error, asyncio.TimeoutError):
+        return "timeout", f"{endpoint.url} did not answer within {timeout_seconds:g} s"
+    if isinstance(error, _TokenError):
+        return "no_token", f"{endpoint.url}: {error}"
+    return "broken", f"{endpoint.url}: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def _certificate_failure(error: Exception) -> tuple[FailureKind, str]:
@@ -264,13 +311,54 @@ def _connection_failure(error: OSError) -> FailureKind:
     return "refused" if isinstance(error, ConnectionRefusedError) else "unreachable"
 
 
-async def _limited_body(response: aiohttp.ClientResponse) -> bytes | None:
+async def _body(response: aiohttp.ClientResponse, question: Question) -> bytes:
+    """The body as it is kept. Raises :class:`AnswerError` for a list of pods that is none, :class:`AnswerTooLarge`."""
+    if is_pod_list(question.answer):
+        return await _pod_list(response, keep=question.raw)
+    return await _limited(response, _MOST_BYTES.get(question.answer, _MOST_BYTES_OF_OTHERS))
+
+
+async def _limited(response: aiohttp.ClientResponse, most: int) -> bytes:
     body = bytearray()
-    async for chunk in response.content.iter_chunked(1 << 16):
+    try:
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > most:
+                raise AnswerTooLarge(f"the answer is larger than {most >> 20} MiB")
+        return bytes(body)
+    finally:
+        body.clear()
+
+
+async def _pod_list(response: aiohttp.ClientResponse, *, keep: bool) -> bytes:
+    """A list of pods, stripped; whole if it is to be kept so, once it is known to be one."""
+    stripper, whole, taken = Stripper(), bytearray(), 0
+    try:
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            taken += len(chunk)
+            if taken > _MOST_BYTES_OF_A_LIST:
+                raise AnswerTooLarge(f"the answer is larger than {_MOST_BYTES_OF_A_LIST >> 20} MiB")
+            stripper.feed(chunk)
+            if keep:
+                whole += chunk
+                if taken > _MOST_RAW_BYTES:
+                    raise AnswerTooLarge(
+                        f"the answer is larger than {_MOST_RAW_BYTES >> 20} MiB, as much as --raw-answers keeps"
+                    )
+        stripped = stripper.end()
+        return bytes(whole) if keep else stripped
+    finally:
+        whole.clear()
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> bytes:
+    """The beginning of a refusal."""
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
-        if len(body) > _BODY_LIMIT_BYTES:
-            return None
-    return bytes(body)
+        if len(body) >= _MOST_REFUSAL_BYTES:
+            break
+    return bytes(body[:_MOST_REFUSAL_BYTES])
 
 
 def _connection_reason(error: OSError) -> str:
@@ -282,10 +370,8 @@ def _connection_reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def refusal_reason(reason: str | None, body: bytes | None) -> str:
+def refusal_reason(reason: str | None, body: bytes) -> str:
     """What the peer says of its refusal: a Status object's message, or the first line of the text."""
-    if body is None:
-        return f"the answer is larger than {_BODY_LIMIT_BYTES >> 20} MiB"
     text = body.decode(errors="replace").strip()
     try:
         message = json.loads(text).get("message")
@@ -293,11 +379,6 @@ def refusal_reason(reason: str | None, body: bytes | None) -> str:
         message = None
     first = (message if isinstance(message, str) else text).splitlines()[:1]
     return (first[0][:300] if first and first[0] else reason) or "refused"
-
-
-def _may_be_list(body: bytes | None) -> bool:
-    """False for what is surely no list of pods, as a log-in page or a Status: then the next one is asked."""
-    return body is not None and body.lstrip()[:1] == b"{" and b'"items"' in body
 
 
 class LiveReviewer:
@@ -415,7 +496,7 @@ class LiveAnswers:
         answers: list[Answer] = []
         if self._kubelet is not None:
             answers.append(await self._fetch(session, self._kubelet))
-        if self._apiserver is not None and not any(_may_be_list(answer.body) for answer in answers):
+        if self._apiserver is not None and not any(answer.body is not None for answer in answers):
             answers.append(await self._fetch(session, self._apiserver))
         self._put(*answers)
 
@@ -437,3 +518,6 @@ class LiveAnswers:
     def _put(self, *answers: Answer) -> None:
         with self._lock:
             self._answers.extend(answers)
+            # Of ticks that hang the oldest answers are lost first.
+            while len(self._answers) > 1 and sum(len(one.body or b"") for one in self._answers) > _MOST_WAITING_BYTES:
+                self._answers.popleft()

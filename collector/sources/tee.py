@@ -1,7 +1,8 @@
 """The tee that makes recordings: it stands between the walk and any source and keeps exactly what passes.
 
 Bytes, inodes, errnos and clocks are written as they were handed on, so that the program does the same with the
-recording as it did with the source: exposition(replay(record(x))) == exposition(x) is a test.
+recording as it did with the source: exposition(replay(record(x))) == exposition(x) is a test. Of lists of pods what the
+program reads is written, and no environment, argument or annotation.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any, BinaryIO, cast
 
 import zstandard
 
-from collector.errors import Gone, RecordingError, SourceError, why_not_written
-from collector.model import Answer, Instant
+from collector.errors import AnswerError, AnswerTooLarge, Gone, RecordingError, SourceError, why_not_written
+from collector.model import Answer, FailureKind, Instant
+from collector.pods.strip import is_pod_list, strip
 from collector.seams import AnswerSource, Directory, Glimpse, Tree, read_each
 from collector.sources.recording import CGROUP_ROOT, GLIMPSES, Meta
 
@@ -316,18 +318,30 @@ class TeeTree:
         self._answers[answer.name] = entry
 
 
-class TeeAnswers:
-    """An answer source that records another."""
+def _without_specs(answer: Answer) -> Answer:
+    """A list of pods without what podtally does not read: a recording is made to be passed on."""
+    if answer.body is None or answer.status != 200 or not is_pod_list(answer.name):
+        return answer
+    try:
+        return answer._replace(body=strip(answer.body))
+    except AnswerError as error:
+        kind: FailureKind = "too_large" if isinstance(error, AnswerTooLarge) else "not_the_list"
+        return answer._replace(body=None, error=str(error), kind=kind)
 
-    def __init__(self, inner: AnswerSource, tree: TeeTree) -> None:
+
+class TeeAnswers:
+    """An answer source that records another. Lists of pods are stripped, whatever the source, unless ``raw``."""
+
+    def __init__(self, inner: AnswerSource, tree: TeeTree, *, raw: bool = False) -> None:
         self._inner = inner
         self._tree = tree
+        self._raw = raw
 
     def take(self) -> list[Answer]:
         """The answers, noted in the frame that is being read."""
         answers = self._inner.take()
         for answer in answers:
-            self._tree.note_answer(answer)
+            self._tree.note_answer(answer if self._raw else _without_specs(answer))
         return answers
 
     def ask(self) -> None:

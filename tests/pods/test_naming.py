@@ -106,7 +106,7 @@ def test_an_answer_that_is_no_list_changes_no_name() -> None:
         ["a"],
         NamesState(
             source="memory",
-            kubelet="the kubelet: the answer is no list of pods",
+            kubelet="HTTP 200: the answer is no list of pods",
             apiserver="unknown",
             age_since_ns=1,
         ),

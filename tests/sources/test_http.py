@@ -8,6 +8,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from collector.errors import UsageError
 from collector.model import Answer
+from collector.pods.strip import strip
 from collector.sources.http import (
     Endpoint,
     LiveAnswers,
@@ -42,6 +44,7 @@ from tests.helpers import (
     until,
 )
 
+NO_PODS = strip(EMPTY_LIST)
 KUBELET = "kubelet/pods.json"
 APISERVER = "apiserver/pods.json"
 
@@ -85,21 +88,21 @@ async def ask_over_tls(
 
 
 def test_a_certificate_of_the_given_ca_is_accepted(tmp_path: Path) -> None:
-    """A kubelet whose certificate the CA file vouches for is asked, and its body comes back as it is."""
+    """A kubelet whose certificate the CA file vouches for is asked, and its list comes back."""
     shown = certificate(tmp_path)
 
-    answer = asyncio.run(ask_over_tls(Peer(b"any"), shown, tls_context("https:", shown.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", shown.ca_file, insecure=False)))
 
-    assert answer == Answer(KUBELET, 0, 200, None, b"any")
+    assert answer == Answer(KUBELET, 0, 200, None, NO_PODS)
 
 
 def test_a_ca_without_key_usage_is_accepted(tmp_path: Path) -> None:
     """A CA without keyUsage, which Python 3.13 refuses by default and Go accepts, is accepted."""
     shown = certificate_of_bare_ca(tmp_path)
 
-    answer = asyncio.run(ask_over_tls(Peer(b"any"), shown, tls_context("https:", shown.ca_file, insecure=False)))
+    answer = asyncio.run(ask_over_tls(Peer(), shown, tls_context("https:", shown.ca_file, insecure=False)))
 
-    assert answer == Answer(KUBELET, 0, 200, None, b"any")
+    assert answer == Answer(KUBELET, 0, 200, None, NO_PODS)
 
 
 def test_a_self_signed_certificate_is_refused_with_what_to_do(tmp_path: Path) -> None:
@@ -171,10 +174,10 @@ def test_an_unverified_api_server_names_its_address(tmp_path: Path) -> None:
 def test_the_insecure_flag_accepts_any_certificate(tmp_path: Path) -> None:
     """With verification off, a self-signed kubelet answers."""
     answer = asyncio.run(
-        ask_over_tls(Peer(b"any"), self_signed_certificate(tmp_path), tls_context("https:", None, insecure=True))
+        ask_over_tls(Peer(), self_signed_certificate(tmp_path), tls_context("https:", None, insecure=True))
     )
 
-    assert answer == Answer(KUBELET, 0, 200, None, b"any")
+    assert answer == Answer(KUBELET, 0, 200, None, NO_PODS)
 
 
 def test_the_token_is_read_anew_for_each_question(tmp_path: Path) -> None:
@@ -324,11 +327,23 @@ async def _oversize(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def test_a_body_that_is_too_large_is_no_answer() -> None:
-    """More than 16 MiB is no list of one node's pods, and is not kept in memory."""
-    _, answer = asyncio.run(ask_served(_oversize))
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        (KUBELET, "the list of pods has more than 64 KiB around its items"),
+        ("kubelet/stats_summary.json", "the answer is larger than 8 MiB"),
+        ("kubelet/metrics_cadvisor.txt", "the answer is larger than 32 MiB"),
+        ("review", "the answer is larger than 1 MiB"),
+    ],
+)
+def test_an_answer_that_is_too_large_is_none(name: str, error: str) -> None:
+    """More than an answer of its kind can honestly be is not kept in memory, and is told."""
 
-    assert answer == Answer(KUBELET, 0, 200, "the answer is larger than 16 MiB", None)
+    async def run() -> Answer:
+        async with served(_oversize) as url:
+            return await ask(Question(answer=name, endpoint=kubelet(url).endpoint, path="/"))
+
+    assert asyncio.run(run()) == Answer(name, 0, 200, error, None, "too_large")
 
 
 @pytest.mark.parametrize(
@@ -372,13 +387,13 @@ def test_an_ipv6_address_is_asked(tmp_path: Path) -> None:
     shown = certificate(tmp_path)
 
     async def run() -> Answer:
-        async with served(Peer(b"any").handle, shown.server, "::1") as url:
+        async with served(Peer().handle, shown.server, "::1") as url:
             written = url.replace("[", "").replace("]", "")
             return await ask(
                 kubelet(base_url("--kubelet-url", written), tls_context("https:", shown.ca_file, insecure=False))
             )
 
-    assert asyncio.run(run()) == Answer(KUBELET, 0, 200, None, b"any")
+    assert asyncio.run(run()) == Answer(KUBELET, 0, 200, None, NO_PODS)
 
 
 @pytest.mark.parametrize(
@@ -481,8 +496,8 @@ def test_a_kubelet_without_a_list_makes_the_api_server_be_asked() -> None:
             return [answer._replace(time_ns=0) for answer in answers.take()]
 
     assert asyncio.run(run()) == [
-        Answer(KUBELET, 0, 200, "the answer is larger than 16 MiB", None),
-        Answer(APISERVER, 0, 200, None, EMPTY_LIST),
+        Answer(KUBELET, 0, 200, "the list of pods has more than 64 KiB around its items", None, "too_large"),
+        Answer(APISERVER, 0, 200, None, NO_PODS),
     ]
 
 
@@ -524,15 +539,31 @@ def test_one_answer_of_a_name_is_taken_at_a_time() -> None:
     node = Peer()
 
     async def count(request: web.Request) -> web.StreamResponse:
-        node.body = b"%d" % (len(node.asked) + 1)
+        node.body = b'{"items": [%s]}' % b", ".join([b"null"] * len(node.asked))
         return await node.handle(request)
 
-    async def run() -> list[list[bytes | None]]:
+    async def run() -> list[list[int]]:
         async with served(count) as url, asking(LiveAnswers(kubelet(url), None, interval=0.01)) as answers:
             await until(lambda: len(node.asked) >= 4)
-            return [[answer.body for answer in answers.take()] for _ in range(3)]
+            return [[(answer.body or b"").count(b"null") for answer in answers.take()] for _ in range(3)]
 
-    assert asyncio.run(run()) == [[b"1"], [b"2"], [b"3"]]
+    assert asyncio.run(run()) == [[0], [1], [2]]
+
+
+def test_answers_that_no_tick_takes_are_bounded_in_bytes() -> None:
+    """While ticks hang the oldest answers go, so that what waits is at most 48 MiB."""
+    node, pages = Peer(), Peer(b" " * (7 << 20))
+
+    async def run() -> int:
+        async with served(node.handle) as node_url, served(pages.handle) as url:
+            question = Question(answer="kubelet/stats_summary.json", endpoint=kubelet(url).endpoint, path="/")
+            live = LiveAnswers(kubelet(node_url), None, interval=60, extras=(question,), extras_interval=0.0)
+            async with asking(live) as answers:
+                await until(lambda: len(pages.asked) >= 12)
+                taken = [answer for _ in range(20) for answer in answers.take()]
+        return sum(len(answer.body or b"") for answer in taken)
+
+    assert 7 << 20 <= asyncio.run(run()) <= 48 << 20
 
 
 @pytest.mark.parametrize("tell_refusals", [False, True])
@@ -584,6 +615,79 @@ def test_certificates_are_read_anew_when_their_file_changes(tmp_path: Path, capl
     assert [current(), current()] == [after, after]
     assert len(caplog.messages) == 1
     assert client_tls("http:", str(file), insecure=False)() is None
+
+
+def test_certificates_that_change_under_one_mtime_are_read_anew(tmp_path: Path) -> None:
+    """Who writes a file may give it the mtime that it had; it is another file all the same."""
+    first, second = trustme.CA(), trustme.CA()
+    file = tmp_path / "ca.crt"
+    first.cert_pem.write_to_path(str(file))
+    os.utime(file, ns=(1, 1))
+    current = client_tls("https:", str(file), insecure=False)
+    before = current()
+    second.cert_pem.write_to_path(str(tmp_path / "new"))
+    os.utime(tmp_path / "new", ns=(1, 1))
+    (tmp_path / "new").rename(file)
+
+    assert current() is not before
+
+
+# --- lists of pods --------------------------------------------------------------------------------------------------
+
+POD = (
+    b'{"metadata": {"namespace": "n", "name": "p", "uid": "u", "annotations": {"a": "SECRET"}}, "spec": {"containers":'
+    b' [{"name": "c", "env": [{"name": "E", "value": "SECRET"}], "args": ["SECRET"], "command": ["SECRET"]}]}}'
+)
+LIST = b'{"kind": "PodList", "items": [%s]}' % POD
+
+
+@pytest.mark.parametrize("name", [KUBELET, APISERVER, "apiserver/team-a/pods.json"])
+def test_a_list_of_pods_is_stripped(name: str) -> None:
+    """Nothing of a pod that podtally does not read is in an answer, whoever gave the list."""
+
+    async def run() -> Answer:
+        async with served(Peer(LIST).handle) as url:
+            return await ask(Question(answer=name, endpoint=kubelet(url).endpoint, path="/"))
+
+    answer = asyncio.run(run())
+
+    assert answer == Answer(name, 0, 200, None, strip(LIST))
+    assert b"SECRET" not in (answer.body or b"")
+
+
+def test_a_list_that_is_asked_for_raw_is_whole() -> None:
+    """To be recorded as it comes, it keeps its environment."""
+
+    async def run() -> Answer:
+        async with served(Peer(LIST).handle) as url:
+            return await ask(replace(kubelet(url), raw=True))
+
+    assert asyncio.run(run()).body == LIST
+
+
+def test_a_raw_list_has_a_bound() -> None:
+    """What is to be kept whole is held whole: above 16 MiB it is none."""
+    body = b'{"items": [%s]}' % b", ".join([b'"' + b"x" * (1 << 20) + b'"'] * 17)
+
+    async def run() -> list[Answer]:
+        async with served(Peer(body).handle) as url:
+            return [await ask(replace(kubelet(url), raw=raw)) for raw in (True, False)]
+
+    raw, usual = asyncio.run(run())
+
+    assert raw.error == "the answer is larger than 16 MiB, as much as --raw-answers keeps"
+    assert (raw.kind, raw.body) == ("too_large", None)
+    assert (usual.body or b"").count(b"null") == 17
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b'{"kind": "Status"}', LIST[:-2], LIST[:-2] + b', {"a": }]}', b"", b"null"]
+)
+def test_what_is_no_whole_list_is_none(body: bytes) -> None:
+    """Half a list is not the list, and neither is a page to sign in."""
+    _, answer = asyncio.run(ask_served(Peer(body).handle))
+
+    assert (answer.status, answer.body, answer.kind) == (200, None, "not_the_list")
 
 
 # --- reviews --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 from collector.errors import RecordingError
 from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer
+from collector.pods.strip import strip
 from collector.seams import AnswerSource, Glimpse, Tree
 from collector.sources.recording import Meta, RecordedAnswers, RecordedTree, Recording, load
 from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
@@ -396,13 +397,44 @@ def test_answers_are_kept_as_they_came(tmp_path: Path) -> None:
     answers = [
         Answer("kubelet/pods.json", 5, 403, "Forbidden", b"no right"),
         Answer("kubelet/stats_summary.json", 6, None, "connection refused", None),
-        Answer("apiserver/pods.json", 7, 200, None, b'{"items": []}'),
+        Answer("apiserver/pods.json", 7, 200, None, strip(b'{"items": []}')),
     ]
     tree = MemoryTree({".": Cgroup(1)})
     record(tree, Told(*answers), tmp_path / "r.tar.zst", 2, lambda _: None)
     written = load(tmp_path / "r.tar.zst")
     in_order = [answers[0], answers[1], answers[2]]
     assert [frame.answers for frame in written.frames] == [in_order, in_order]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_what_is_not_read_of_pods_is_not_recorded(tmp_path: Path, *, raw: bool) -> None:
+    """Of a list from any source, an older recording's too, no environment is written, unless all is asked for."""
+    pods = json.loads(pods_json())
+    pods["items"][0]["spec"] = {"containers": [{"name": "b", "env": [{"name": "E", "value": "SECRET"}]}]}
+    pods["items"][0]["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "SECRET"}
+    body = json.dumps(pods).encode()
+    tree = MemoryTree({".": Cgroup(1)})
+    with RecordingWriter(str(tmp_path / "r"), META) as writer:
+        tee = TeeTree(tree, writer)
+        answers = TeeAnswers(Told(Answer("kubelet/pods.json", 5, 200, None, body)), tee, raw=raw)
+        collector_over(tee, answers).tick()
+        tee.flush()
+
+    (written,) = load(tmp_path / "r").frames[0].answers
+
+    assert written.body == (body if raw else strip(body))
+    assert any(b"SECRET" in data for data in files_below(tmp_path / "r").values()) == raw
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"items": [', b'{"kind": "Status"}'])
+def test_what_is_no_list_is_recorded_as_a_failure(body: bytes, tmp_path: Path) -> None:
+    """Of half a list nothing is written, as nothing is read of it; the replay has the same names state."""
+    tree = MemoryTree({".": Cgroup(1)})
+    said = record(tree, Told(Answer("kubelet/pods.json", 5, 200, None, body)), tmp_path / "r", 1, lambda _: None)
+    written = load(tmp_path / "r")
+
+    assert [(one.status, one.body, one.kind) for one in written.frames[0].answers] == [(200, None, "not_the_list")]
+    assert differing(said, of_recording(written)) == []
 
 
 def test_the_wish_for_answers_is_handed_on(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def flood(request: web.Request) -> web.StreamResponse:
     """More than anybody wants."""
     response = web.StreamResponse()
     await response.prepare(request)
-    for _ in range(17):
+    for _ in range(9):
         await response.write(b" " * (1 << 20))
     return response
 
@@ -123,7 +123,7 @@ async def flood(request: web.Request) -> web.StreamResponse:
     [
         (refuse, 403, "pods.metrics.k8s.io is forbidden"),
         (hang, None, "did not answer within 0.2 s"),
-        (flood, 200, "the answer is larger than 16 MiB"),
+        (flood, 200, "the answer is larger than 8 MiB"),
     ],
 )
 def test_what_goes_wrong_is_an_answer(

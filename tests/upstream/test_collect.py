@@ -312,7 +312,7 @@ BAD = [
     (None, None, "did not answer within 10 s", "error", "did not answer within 10 s"),
     (200, b"<html>", None, "malformed", "the kubelet's /stats/summary is not JSON: "),
     (200, b'{"kind": "Status"}', None, "malformed", "the kubelet's /stats/summary has no list of pods"),
-    (200, None, "the answer is larger than 16 MiB", "200", "HTTP 200: the answer is larger than 16 MiB"),
+    (200, None, "the answer is larger than 8 MiB", "200", "HTTP 200: the answer is larger than 8 MiB"),
 ]
 
 
