@@ -13,7 +13,8 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
-from collector.sources.recording import RecordedFrame, Recording
+from collector.sources.frames import RecordedFrame
+from collector.sources.recording import Recording
 
 NAMESPACE = "social"
 SERVICES = (
