@@ -38,8 +38,8 @@ WINDOW_LIMIT_BYTES = 128 << 20
 PATH_LIMIT = 4096
 """PATH_MAX: no cgroup has a longer path."""
 
-DEPTH_LIMIT = 128
-"""Folders above a file."""
+DEPTH_LIMIT = 40
+"""Names of a path: the containers of a node that is itself a container's container are some 20 deep."""
 
 FOLDERS_LIMIT = 100_000
 """Folders one after the other in an archive."""
@@ -85,7 +85,7 @@ def safe_path(name: str, where: str) -> str:
         raise RecordingError(f"{where} has the path {name!r}, which leads out of the recording: it is refused whole")
     if len(path.parts) > DEPTH_LIMIT:
         raise RecordingError(
-            f"{where} has a path of {len(path.parts)} folders, more than {DEPTH_LIMIT}: {name[:80]!r}...; leave it out"
+            f"{where} has a path of {len(path.parts)} names, more than {DEPTH_LIMIT}: {name[:80]!r}...; leave it out"
         )
     return str(path)
 

@@ -25,6 +25,9 @@ HEAD = "frame.json"
 """What a frame says of its files; written after them."""
 ANSWER_FOLDERS = ("kubelet", "apiserver", "metrics-api")
 
+CGROUPS_LIMIT = 100_000
+"""Paths that a frame tells of, and the folders above them: each takes many times the memory of its text."""
+
 _INTEGER_LIMIT = 2**64
 """Times in nanoseconds and inodes are below it."""
 
@@ -78,9 +81,10 @@ class RecordedFrame:
     """Paths of cgroups that came and went since the frame before, with their files."""
     children: dict[str, set[str]] = field(default_factory=dict)
 
-    def index(self) -> None:
-        """Fill ``children``; directories above a recorded one count as there."""
+    def index(self, where: str) -> None:
+        """Fill ``children``; directories above a recorded one count as there. Raises :class:`RecordingError`."""
         self.children = {".": set()}
+        left = CGROUPS_LIMIT
         for path in (*self.dirs, *self.errors.keys() - self.files.keys()):
             parent, _, name = path.rpartition("/")
             while name and path != ".":
@@ -88,6 +92,9 @@ class RecordedFrame:
                 if name in names:
                     break
                 names.add(name)
+                left -= 1
+                if left < 0:
+                    raise RecordingError(f"{where} tells of more than {CGROUPS_LIMIT} cgroups: it is of no node")
                 parent, _, name = parent.rpartition("/")
 
 
@@ -201,7 +208,7 @@ def frame_of(where: str, files: dict[str, bytes]) -> RecordedFrame:
         answers=_answers(values, answers, where),
         glimpses=_glimpses(_dirs(values, "glimpses", where), files),
     )
-    frame.index()
+    frame.index(where)
     return frame
 
 
@@ -260,7 +267,7 @@ def _answers(values: dict[str, Any], bodies: dict[str, bytes], where: str) -> li
     return answers
 
 
-def single_frame(files: dict[str, bytes], time_ns: int) -> RecordedFrame:
+def single_frame(where: str, files: dict[str, bytes], time_ns: int) -> RecordedFrame:
     """A directory made with cp and kubectl: one frame, its time the newest file's, identity by path."""
     cgroup, proc, bodies = _split(files)
     instant = Instant(time_ns, 0)
@@ -273,5 +280,5 @@ def single_frame(files: dict[str, bytes], time_ns: int) -> RecordedFrame:
         proc=proc,
         answers=[Answer(path, time_ns, 200, None, body) for path, body in sorted(bodies.items())],
     )
-    frame.index()
+    frame.index(where)
     return frame

@@ -37,6 +37,9 @@ FRAMES_LIMIT = 1_000_000
 _FILE_COST_BYTES = 250
 """What a file takes beside its bytes and its path."""
 
+_OBJECTS_OF_HEAD = 10
+"""A head's objects take so many times the bytes of its text."""
+
 _META = "recording.json"
 _KNOWN = frozenset({_META, "frames", "sys", "proc", GLIMPSES, *ANSWER_FOLDERS})
 """What stands in the root of a recording."""
@@ -126,6 +129,8 @@ class Reader:
                     yield from self._finished(taken)
                     taken = self._begun(number)
                 self.held_bytes += taken.add(file, self._pooled(data))
+                if file == HEAD:
+                    self.held_bytes += _OBJECTS_OF_HEAD * len(data)
         except CutRecording:
             # Of an archive that another tool has packed nobody can tell which frames would have followed.
             if not self.in_order or self._meta is None or not self._spellings:
@@ -142,7 +147,7 @@ class Reader:
                 raise self._without_head(self._headless)
             self.cut = True
         if not self._spellings and any(path.startswith(CGROUP_ROOT + "/") for path in self._single.files):
-            yield 0, single_frame(self._single.files, self._newest_ns)
+            yield 0, single_frame(self._name, self._single.files, self._newest_ns)
 
     def _inner(self, path: str) -> str:
         """The path within the recording: without its leading folder, where it has one."""

@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from collector.errors import RecordingError
-from collector.sources import reader
+from collector.sources import frames, reader
 from collector.sources import recording as loading
 from collector.sources.reader import FramesOnDisk
 from collector.sources.recording import RecordedTree, load
@@ -64,6 +64,18 @@ def test_what_becomes_objects_is_bounded(name: str, tmp_path: Path, monkeypatch:
     files = small(head(0)) | {name: b"[" + b"[]," * 400_000 + b"[]]"}
     with pytest.raises(RecordingError, match=r"\.json larger than 1 MiB: record anew, or leave it out$"):
         load(write_files(tmp_path / "r", files))
+
+
+@pytest.mark.parametrize("key", ["dirs", "errors"])
+def test_the_cgroups_that_a_frame_tells_of_are_bounded(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all those above them: a path of many names is many."""
+    monkeypatch.setattr(frames, "CGROUPS_LIMIT", 100)
+    told: Any = {"time_ns": 1, "ino": 1} if key == "dirs" else "EACCES"
+    paths = {f"{number}{'/a' * 20}": told for number in range(5)}
+    with pytest.raises(RecordingError, match=r"frames/0000 tells of more than 100 cgroups: it is of no node$"):
+        load(write_files(tmp_path / "r", small(head(0, **{key: paths}))))
 
 
 def test_the_number_of_frames_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
