@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from collector.server.watch import WatchedConfig
     from collector.server.webconfig import WebConfig
     from collector.sources.recording import RecordedTree, Recording
+    from collector.sources.tee import RecordingWriter
     from collector.sources.upstream import LiveUpstream, OnDemand
     from collector.upstream.collect import Kind, UpstreamCollector
 
@@ -261,7 +262,10 @@ def _load(path: str) -> Recording:
     from collector.sources.recording import load
 
     with progress("reading the recording") as bar:
-        return load(path, bar)
+        recording = load(path, bar)
+    if recording.cut:
+        log.warning("%s", recording.cut)
+    return recording
 
 
 def _collector(
@@ -648,6 +652,7 @@ def _record(arguments: argparse.Namespace) -> int:
     if arguments.source:
         recording = _load(arguments.source)
         inner = RecordedTree(recording)
+        stop = _stop_on_signals(signal.SIGHUP)
         with RecordingWriter(out, recording.meta, sys.stdout.buffer) as writer:
             tee = TeeTree(inner, writer)
             collector = _collector(
@@ -661,9 +666,10 @@ def _record(arguments: argparse.Namespace) -> int:
             with progress("recording") as bar:
                 for number, _ in enumerate(collector.tallies(), 1):
                     bar(number, len(recording.frames))
+                    if stop.is_set():
+                        break
             tee.flush()
-        log.info("%d frames written to %s", writer.frames, out)
-        return 0
+        return _recorded_so_far(writer, stop)
     return _record_live(arguments)
 
 
@@ -677,7 +683,7 @@ def _record_live(arguments: argparse.Namespace) -> int:
     answers = _live_answers(
         arguments, extras=(*_PEER_PAGES, METRICS_API), tell_refusals=False, raw=arguments.raw_answers
     )
-    stop = _stop_on_signals()
+    stop = _stop_on_signals(signal.SIGHUP)
     with RecordingWriter(arguments.out, meta, sys.stdout.buffer) as writer, _Asking(answers):
         tee = TeeTree(tree, writer)
         collector = _collector(
@@ -699,19 +705,43 @@ def _record_live(arguments: argparse.Namespace) -> int:
                     bar(arguments.duration - max(0.0, end - time.monotonic()), arguments.duration)
         tee.flush()
         collector.close()
-    log.info("%d frames written to %s", writer.frames, arguments.out)
     if answers.refused:
         log.warning("left out, as they were not answered: %s", ", ".join(answers.refused))
+    return _recorded_so_far(writer, stop)
+
+
+def _recorded_so_far(writer: RecordingWriter, stop: Stop) -> int:
+    """Say what a recording holds that is ended. The exit status: ended by a signal it is as good as any."""
     if not writer.frames:
-        log.warning("stopped before the first frame: nothing is recorded")
+        log.warning("stopped%s before the first frame: nothing is recorded", stop.why)
         return 1
+    log.log(logging.WARNING if stop.is_set() else logging.INFO, "stopped%s: %s", stop.why, writer.told())
     return 0
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+class Stop(threading.Event):
+    """Set when the program is asked to end."""
+
+    why = ""
+    """By which signal."""
+
+    def on(self, number: signal.Signals) -> None:
+        """Be set by a signal."""
+        signal.signal(number, self._asked)
+
+    def _asked(self, number: int, _: object) -> None:
+        self.why = f" by {signal.Signals(number).name}"
+        self.set()
+
+
+def _stop_on_signals(*more: signal.Signals) -> Stop:
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        stop.on(number)
+    for number in more:
+        # nohup, and who else starts what is to go on without it, has it ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            stop.on(number)
     return stop
 
 

@@ -15,6 +15,7 @@
     ├── EndOfRecording                a recording has no further frame: stop replaying
     └── UsageError                    the user's input is wrong: one sentence on stderr, exit 2
         ├── RecordingError            ... because a recording is damaged, unsafe or not one
+        │   └── CutRecording          ... because its archive ends too early: keep the frames that are whole
         ├── UnsupportedNode           ... because the node has no cgroup v2 that podtally can read
         └── ClusterError              ... because the cluster, or Prometheus in it, cannot be asked or refuses
 
@@ -117,6 +118,12 @@ class RecordingError(UsageError):
     """A recording is damaged, unsafe or not a recording."""
 
     reason: ClassVar[str] = "recording"
+
+
+class CutRecording(RecordingError):
+    """The archive of a recording ends before its end. Every file that was read before is whole."""
+
+    reason: ClassVar[str] = "cut"
 
 
 class UnsupportedNode(UsageError):

@@ -18,7 +18,9 @@ from collector.loop import Collector
 from collector.model import SourceName, Tally
 from collector.parity.cadvisor import partitions
 from collector.parity.resource import parse
-from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree, Recording, _assemble
+from collector.sources.archive import Member
+from collector.sources.frames import RecordedFrame
+from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, assemble
 from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree
 from collector.upstream.collect import KINDS, UpstreamCollector
 from tests.support import FIXTURES, collector_over, recording
@@ -71,7 +73,7 @@ def first_frames(name: str, count: int) -> Recording:
             contents = archive.extractfile(member)
             assert contents is not None
             files[found[1]] = contents.read()
-    return _assemble(name, files, 0)
+    return assemble(name, [Member(path, data, 0) for path, data in files.items()])
 
 
 # --- recordings made of recordings ------------------------------------------------------------------------------------

@@ -8,26 +8,20 @@ program reads is written, and no environment, argument or annotation.
 from __future__ import annotations
 
 import errno
-import gzip
-import io
 import json
 import os
 import re
-import shutil
-import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO, cast
-
-import zstandard
 
 from collector.errors import AnswerError, AnswerTooLarge, Gone, RecordingError, SourceError, why_not_written
 from collector.model import Answer, FailureKind, Instant
 from collector.pods.strip import is_pod_list, strip
 from collector.seams import AnswerSource, Directory, Glimpse, Tree, read_each
-from collector.sources.recording import CGROUP_ROOT, GLIMPSES, Meta
+from collector.sources.frames import CGROUP_ROOT, GLIMPSES, HEAD, Meta
+from collector.sources.packing import PACKERS, Output, ToArchive, ToFolder, ToStream
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
@@ -36,7 +30,10 @@ _OTHER_ARCHIVES = (".tgz", ".tzst", ".zip", ".gz", ".zst", ".bz2", ".xz", ".7z")
 
 
 class RecordingWriter:
-    """Writes a recording as a directory or an archive, frame by frame. A context manager."""
+    """Writes a recording as a directory or an archive, frame by frame. A context manager.
+
+    What it has written is a recording at any time: whatever ends it, its whole frames can be read.
+    """
 
     def __init__(self, out: str, meta: Meta, stdout: BinaryIO | None = None) -> None:
         """``out``: a new directory, a name ending in ``.tar``, ``.tar.gz`` or ``.tar.zst``, or ``-`` for a
@@ -44,24 +41,22 @@ class RecordingWriter:
         already: a recording is never written over another's frames.
         """
         self._frames = 0
-        self._archive: tarfile.TarFile | None = None
-        self._closing: list[Any] = []
-        self._root = Path(out)
-        self._out = out
-        with self._writing():
-            if out == "-":
-                self._open_archive(".tar.zst", cast(BinaryIO, stdout))
-            elif out.endswith((".tar", ".tar.gz", ".tar.zst")):
-                if os.path.isfile(out):
-                    raise FileExistsError(out)
-                file = open(out, "wb")
-                self._closing.append(file)
-                self._open_archive(out, file)
-            elif out.endswith(_OTHER_ARCHIVES):
-                raise RecordingError(f"{out} is of a form that is not written: end it in .tar, .tar.gz or .tar.zst")
-            else:
-                self._root.mkdir(parents=True)
         self._meta = meta
+        self._out = out
+        self._whole = True
+        """Nothing has failed yet."""
+        with self._writing():
+            self._output: Output | None = self._opened(out, stdout)
+
+    def _opened(self, out: str, stdout: BinaryIO | None) -> Output:
+        if out == "-":
+            return ToStream(cast(BinaryIO, stdout), PACKERS[".tar.zst"]())
+        for ending, packer in PACKERS.items():
+            if out.endswith(ending):
+                return ToArchive(out, packer())
+        if out.endswith(_OTHER_ARCHIVES):
+            raise RecordingError(f"{out} is of a form that is not written: end it in .tar, .tar.gz or .tar.zst")
+        return ToFolder(out)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -70,59 +65,43 @@ class RecordingWriter:
         except FileExistsError as error:
             raise RecordingError(f"{self._out} is there already: give a new name, or remove it first") from error
         except BrokenPipeError:
+            self._whole = False
             raise  # the reader of a pipe has had enough: the program ends quietly
         except OSError as error:
-            raise RecordingError(f"cannot write the recording {self._out}: {why_not_written(error)}") from error
+            self._whole = False
+            left = f"; {self.told()}" if self._frames else ""
+            raise RecordingError(f"cannot write the recording {self._out}: {why_not_written(error)}{left}") from error
 
-    def _open_archive(self, name: str, file: BinaryIO) -> None:
-        stream: Any = file
-        if name.endswith(".zst"):
-            stream = zstandard.ZstdCompressor(level=10).stream_writer(file, closefd=False)
-            self._closing.insert(0, stream)
-        elif name.endswith(".gz"):
-            stream = gzip.GzipFile(fileobj=file, mode="wb", mtime=0)
-            self._closing.insert(0, stream)
-        self._archive = tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT)
-        self._closing.insert(0, self._archive)
-
-    def _put(self, name: str, data: bytes) -> None:
-        if self._archive is not None:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            info.mode = 0o644
-            self._archive.addfile(info, io.BytesIO(data))
-            return
-        path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    def told(self) -> str:
+        """How many frames there are, and where."""
+        where = "on stdout" if self._out == "-" else f"in {self._out}"
+        return f"{self._frames} whole {'frame is' if self._frames == 1 else 'frames are'} {where}"
 
     def frame(self, head: dict[str, Any], files: dict[str, bytes]) -> None:
-        """Write one frame: ``frame.json`` and the files below its folder. Before the first of them, what is known of
-        the node by then: the pods' container ids tell which runtime it has.
+        """Write one frame: the files below its folder, and ``frame.json``, which counts them, when all are there.
+        Before the first frame, what is known of the node by then: the pods' container ids tell which runtime it has.
         """
         folder = f"frames/{self._frames:04d}"
+        put: dict[str, bytes] = {}
+        if not self._frames:
+            meta = replace(self._meta, runtime=self._meta.runtime or _runtime(files))
+            put["recording.json"] = meta.to_json().encode()
+        put |= {f"{folder}/{name}": data for name, data in files.items()}
+        put[f"{folder}/{HEAD}"] = json.dumps(head | {"files": len(files)}, indent=1).encode() + b"\n"
         with self._writing():
-            if not self._frames:
-                runtime = self._meta.runtime or _runtime(files)
-                self._put("recording.json", replace(self._meta, runtime=runtime).to_json().encode())
-            self._put(f"{folder}/frame.json", json.dumps(head, indent=1).encode() + b"\n")
-            for name, data in files.items():
-                self._put(f"{folder}/{name}", data)
+            cast(Output, self._output).put(put)
         self._frames += 1
 
     def close(self) -> None:
-        """End the archive. A directory without a frame is taken away again."""
-        with self._writing(), ExitStack() as streams:
-            # Each is closed whatever the closing of another gives; the archive, written last, first.
-            for stream in reversed(self._closing):
-                streams.callback(stream.close)
-            self._closing.clear()
-        if self._archive is None and self._frames == 0:
-            shutil.rmtree(self._root, ignore_errors=True)
+        """End the archive, unless writing has failed. What holds no frame is taken away again."""
+        output, self._output = self._output, None
+        if output is not None:
+            with self._writing():
+                output.close(used=self._frames > 0, whole=self._whole)
 
     @property
     def frames(self) -> int:
-        """Frames written."""
+        """Whole frames written."""
         return self._frames
 
     def __enter__(self) -> RecordingWriter:

@@ -123,6 +123,7 @@ def _frame(data: bytes, foreign: set[str]) -> bytes:
         }
     for name in LEFT_OUT:
         frame.get("answers", {}).pop(name, None)
+    frame.pop("files", None)  # are others now
     return json.dumps(frame).encode()
 
 

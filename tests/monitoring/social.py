@@ -13,7 +13,8 @@ from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
-from collector.sources.recording import RecordedFrame, Recording
+from collector.sources.frames import RecordedFrame
+from collector.sources.recording import Recording
 
 NAMESPACE = "social"
 SERVICES = (
@@ -63,7 +64,7 @@ def _with(frame: RecordedFrame, made: list[tuple[str, str]], real: dict[str, Any
         one._replace(body=_answer(one.body, made)) if one.name == PODS and one.body else one for one in frame.answers
     ]
     found = replace(frame, dirs=dirs, files=files, errors=errors, answers=answers)
-    found.index()
+    found.index("all twelve")
     return found
 
 

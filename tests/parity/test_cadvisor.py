@@ -22,7 +22,8 @@ from collector.parity.cadvisor import (
     partitions,
 )
 from collector.parity.resource import AGREE, SeriesKey
-from collector.sources.recording import RecordedAnswers, RecordedFrame, RecordedTree
+from collector.sources.frames import RecordedFrame
+from collector.sources.recording import RecordedAnswers, RecordedTree
 from tests.support import CAPTURED, collector_over, recording
 
 SYSTEMD, HOSTPID = CAPTURED[0], "hostpid.tar.zst"

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from collector.errors import Absent, Denied, EndOfRecording, Gone, RecordingError, SourceError, UnsupportedNode
 from collector.model import Answer, Instant
-from collector.sources.recording import RecordedAnswers, RecordedDir, RecordedTree, Recording, load
+from collector.sources.frames import RecordedDir
+from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
 from tests.support import (
     FIXTURES,
     SECOND_NS,
@@ -176,24 +177,6 @@ def test_an_archive_of_such_a_directory_is_the_same_frame(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_truncated_archive_is_refused_or_whole(name: str, tmp_path: Path) -> None:
-    """Cut anywhere, an archive is a RecordingError, or equal where the cut took nothing but its padding."""
-    files = small_recording(HEAD, later(1), files=FILES)
-    data = ARCHIVES[name](files)
-    (tmp_path / name).write_bytes(data)
-    whole = content(load(tmp_path / name))
-    outcomes: set[bool | None] = set()
-    for end in range(0, len(data), max(1, len(data) // 400)):
-        (tmp_path / name).write_bytes(data[:end])
-        try:
-            outcomes.add(content(load(tmp_path / name)) == whole)
-        except RecordingError:
-            outcomes.add(None)
-    assert outcomes <= {True, None}
-    assert None in outcomes
-
-
-@pytest.mark.parametrize("name", ARCHIVES)
 @given(data=st.data())
 @settings(max_examples=150)
 def test_a_damaged_archive_is_refused_or_read(
@@ -271,7 +254,7 @@ UNSAFE: dict[str, tuple[bytes, str]] = {
     "device": (tar_bytes([*SMALL, (device("d"), b"")]), "neither a file nor a directory"),
     "fifo": (tar_bytes([*SMALL, (link("f", tarfile.FIFOTYPE), b"")]), "neither a file nor a directory"),
     "sparse": (sparse(), "neither a file nor a directory"),
-    "long": (tar_bytes([*SMALL, ("a/" * 2100, b"")]), "has a path of 4199 characters"),
+    "long": (tar_bytes([*SMALL, ("a/" * 2100, b"")]), "has a path of 4200 characters, more than 4096"),
 }
 
 
@@ -289,7 +272,7 @@ def test_a_directory_with_a_link_is_refused(target: str, tmp_path: Path) -> None
     """Links in a directory are not followed, wherever they lead."""
     write_files(tmp_path, small_recording(HEAD))
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(RecordingError, match="has the link link: links are not followed, copy files"):
+    with pytest.raises(RecordingError, match="has the link 'link': links are not followed, copy files"):
         load(tmp_path)
 
 
@@ -297,7 +280,7 @@ def test_a_directory_with_a_pipe_is_refused(tmp_path: Path) -> None:
     """A named pipe is not waited for."""
     write_files(tmp_path, small_recording(HEAD))
     os.mkfifo(tmp_path / "frames" / "0000" / "pipe")
-    with pytest.raises(RecordingError, match="has frames/0000/pipe, which is neither a file nor a directory"):
+    with pytest.raises(RecordingError, match="has 'frames/0000/pipe', which is neither a file nor a directory"):
         load(tmp_path)
 
 

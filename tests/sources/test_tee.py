@@ -19,7 +19,8 @@ from collector.metrics.native import NativeExposition, Selection
 from collector.model import Answer
 from collector.pods.strip import strip
 from collector.seams import AnswerSource, Glimpse, Tree
-from collector.sources.recording import Meta, RecordedAnswers, RecordedTree, Recording, load
+from collector.sources.frames import Meta
+from collector.sources.recording import RecordedAnswers, RecordedTree, Recording, load
 from collector.sources.tee import RecordingWriter, TeeAnswers, TeeTree, live_meta
 from tests.support import (
     CAPTURED,
