@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sources",),
     ("seams", "demand", "failures"),
     ("model",),
-    ("errors",),
+    ("errors", "printable"),
 )
 """Top to bottom. A part imports from floors below its own only; parts of one floor do not know each other."""
 
