@@ -102,9 +102,8 @@ def license_expressions(site: Path) -> dict[str, str]:
     """By name, the SPDX expressions of what is installed: pip before 25 leaves them out of its report."""
     found = {}
     for one in importlib.metadata.distributions(path=[str(site)]):
-        expression = one.metadata.get("License-Expression")
-        if expression:
-            found[normalized(one.metadata["Name"])] = expression
+        if "License-Expression" in one.metadata:
+            found[normalized(one.metadata["Name"])] = one.metadata["License-Expression"]
     return found
 
 

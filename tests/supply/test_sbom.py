@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parents[2]
 LOCK = (REPO / "requirements.lock").read_text(encoding="utf-8")
 PINS = pins(LOCK)
 NEEDS = {"aiohttp": ["yarl>=1.17", "Brotli; extra == 'speedups'", "attrs (>=17.3.0)"]}
-LICENSES = {
+LICENSES: dict[str, dict[str, Any]] = {
     "aiohttp": {"license_expression": "Apache-2.0 AND MIT"},
     "yarl": {"license": "Apache-2.0"},
     "attrs": {"license": "line\n" * 100, "classifier": ["License :: OSI Approved :: MIT License"]},
