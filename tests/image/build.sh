@@ -208,7 +208,7 @@ server=$!
 for path in /healthz /readyz /metrics; do
     until status=$(curl --silent --max-time 5 --output "$work/answer.txt" --write-out '%{http_code}' \
         "http://127.0.0.1:$port$path") && [[ $status == 200 ]]; do
-        if ! kill -0 "$server" 2> /dev/null || (($(now_ms) - started > 60000)); then
+        if ! kill -0 "$server" 2> /dev/null || (($(now_ms) - started > 600000)); then
             sed 's/^/    /' "$work/serve.log" >&2
             die "no answer 200 from $path (last: ${status:-none}); the collector's log is above."
         fi
