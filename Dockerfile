@@ -30,7 +30,7 @@ RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.pem \
         ca140b45d5325a9478f880e351484f62fef15f336462e449ca0c03c873d589c2 > /opt/build/backend.txt \
  && /opt/build/bin/pip install --no-compile --require-hashes --only-binary :all: -r /opt/build/backend.txt \
  && /opt/build/bin/pip --python /opt/podtally/bin/python3 install \
-        --no-compile --require-hashes --only-binary :all: -r requirements.lock
+        --no-compile --require-hashes --only-binary :all: --report /opt/build/report.json -r requirements.lock
 
 # The package itself needs no network: its dependencies are there, and the backend is the one checked above.
 COPY . ./
@@ -59,6 +59,19 @@ RUN export PYTHONPYCACHEPREFIX=/opt/podtally/pycache \
  && /opt/podtally/bin/podtally --help > /opt/build/help.txt
 
 
+# What the image holds, for whoever looks for a vulnerable version or a changed file: a CycloneDX SBOM of what pip has
+# installed above, each package with the hash of its wheel, which has to be one of the lock file's; and the SHA-256 of every
+# file that this build brings (cd / && sha256sum -c /usr/share/podtally/SHA256SUMS).
+ARG BASE
+RUN mkdir /opt/build/share \
+ && python3 supply/sbom.py --report /opt/build/report.json --lock requirements.lock --base "${BASE}" \
+        --site /opt/podtally/lib/python3*/site-packages \
+        --wheel /opt/build/wheels/podtally-*.whl \
+        --version "$(/opt/podtally/bin/python3 -c 'import collector; print(collector.__version__)')" \
+        > /opt/build/share/sbom.cdx.json \
+ && cd / && find opt/podtally -type f -print0 | sort -z | xargs -0 sha256sum > /opt/build/share/SHA256SUMS
+
+
 # No RUN from here on: the final stage needs neither network nor emulation, and a command could leave nothing behind.
 FROM ${BASE}
 
@@ -67,6 +80,7 @@ LABEL org.opencontainers.image.title="podtally" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 COPY --from=build /opt/podtally /opt/podtally
+COPY --from=build /opt/build/share /usr/share/podtally
 
 # MMAP_THRESHOLD: buffers of 64 KiB and more (a scrape's text, the kubelet's list) go back to the system when they are
 # freed, which keeps the resident memory at its floor.

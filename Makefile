@@ -6,7 +6,7 @@ RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
 LISTEN ?= 127.0.0.1:9753
 PROMETHEUS ?= 127.0.0.1:9090
 
-.PHONY: help run monitor test format docs schema bench e2e loadtest image lock clean
+.PHONY: help run monitor test format docs schema bench e2e loadtest image sbom audit lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,20 @@ loadtest: $(VENV)/dev ## every load profile, small, against a local application:
 
 image: ## build the image for real with buildah and start the collector from it
 	tests/image/build.sh
+
+sbom: $(VENV)/run ## write build/sbom/podtally.cdx.json, the CycloneDX SBOM of what the lock file installs on this machine
+	@mkdir -p build/sbom
+	@$(BIN)/pip install -q --disable-pip-version-check --dry-run --ignore-installed --only-binary :all: --require-hashes \
+	  --report build/sbom/report.json -r requirements.lock
+	@$(BIN)/python supply/sbom.py --report build/sbom/report.json --lock requirements.lock \
+	  --site $(VENV)/lib/python3*/site-packages \
+	  --version "$$($(BIN)/python -c 'import collector; print(collector.__version__)')" > build/sbom/podtally.cdx.json
+	@rm build/sbom/report.json
+	@echo build/sbom/podtally.cdx.json
+
+audit: $(VENV)/dev ## hold the lock files against a database of advisories on disk: DATABASE=a checkout of pypa/advisory-database
+	@test -n "$(DATABASE)" || { echo "name the database: make audit DATABASE=DIR (docs/supply.md)"; exit 2; }
+	@$(BIN)/python -m supply.audit "$(DATABASE)"
 
 lock: $(VENV)/dev ## resolve the lock files anew
 	$(PYTHON) -m venv $(VENV)/lock

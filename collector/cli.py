@@ -38,6 +38,7 @@ from collector.metrics.catalogue import groups_of
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import METRICS_API, RESOURCE_PAGE, STATS_SUMMARY, Answer, Tally
 from collector.pods.naming import APISERVER, KUBELET
+from collector.printable import paragraph, printable
 from collector.seams import AnswerSource, Tree
 from collector.server.app import Background, Server, is_loopback, serve
 from collector.sources import descriptors, http
@@ -77,12 +78,10 @@ def main(argv: list[str] | None = None) -> int:
         status: int = _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()
         return status
-    except UsageError as error:
-        sys.stderr.write(f"podtally {arguments.command}: {error}\n")
-        return 2
     except PodtallyError as error:
-        sys.stderr.write(f"podtally {arguments.command}: {error}\n")
-        return 1
+        # What it says may be a kubelet's, a recording's or a server's words.
+        sys.stderr.write(f"{paragraph(f'podtally {arguments.command}: {error}')}\n")
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         # The reader of a pipe has had enough, as head has. A recording or a backfill is lost by that, a table is not.
         _silence_stdout()
@@ -1136,7 +1135,8 @@ def _tell_report(report: Report, folder: str) -> int:
     from collector.loadtest import telling
     from collector.loadtest.folder import HTML
 
-    sys.stdout.write("\n".join((*telling.brief(report), "", f"  {os.path.join(folder, HTML)}", "")))
+    told = (*telling.brief(report), "", f"  {os.path.join(folder, HTML)}")
+    sys.stdout.writelines(f"{printable(line)}\n" for line in told)
     return telling.EXIT[report.outcome]
 
 

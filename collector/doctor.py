@@ -20,6 +20,7 @@ from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import needs
 from collector.model import MEANINGS, STATS_SUMMARY, Answer, Frame, Tally
 from collector.pods.naming import APISERVER, KUBELET, Naming
+from collector.printable import printable
 from collector.seams import AnswerSource, Tree
 from collector.upstream.collect import KINDS
 from collector.withheld import Finding, Level, check_pods
@@ -304,7 +305,7 @@ def examine(looks: Looks, *, descriptor_limit: int | None) -> Iterator[Finding]:
 
 _NAMES_STEPS = {
     "the kubelet": "grant get on nodes/pods, as daemonset/overlays/source-summary does",
-    "the API server": "grant get and list on pods, as daemonset/overlays/source-metrics-api does in its namespace",
+    "the API server": "grant list on pods, as daemonset/overlays/source-metrics-api does in its namespace",
 }
 
 
@@ -372,7 +373,7 @@ def render(findings: Iterable[Finding]) -> tuple[str, int]:
     faults = 0
     for finding in findings:
         faults += finding.level == "fault"
-        lines.append(f"{_MARKS[finding.level]} {finding.what}")
+        lines.append(f"{_MARKS[finding.level]} {printable(finding.what)}")
         if finding.next_step and finding.level != "ok":
-            lines.append(f"      -> {finding.next_step}")
+            lines.append(f"      -> {printable(finding.next_step)}")
     return "\n".join(lines) + "\n", faults

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 from collector import web
 from collector.errors import UsageError
 from collector.model import FILLERS, SOURCES, SourceName
+from collector.printable import printable
 from collector.server.app import parse_listen
 
 Kind = Literal["text", "duration", "number", "count", "share", "switch", "words", "address"]
@@ -655,7 +656,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, and where to read on; argparse's own prints the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells what there is\n")
+        self.exit(2, f"{self.prog}: {printable(message)}; {self.prog} --help tells what there is\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is unknown where it is met, so that the sentence names the command."""

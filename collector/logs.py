@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TextIO
 
+from collector.printable import LogFormatter
+
 LINES_A_MINUTE: Final = 20
 """Of a kind."""
 TRACEBACKS_A_MINUTE: Final = 5
@@ -139,7 +141,7 @@ class BoundedHandler(logging.StreamHandler[TextIO]):
 def to_stderr(level: str) -> None:
     """Have everything logged on stderr."""
     handler = BoundedHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 

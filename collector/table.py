@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Literal, NamedTuple
 
 from collector.model import MEANINGS, Reason, Tally
+from collector.printable import printable
 
 Sort = Literal["name", "cpu", "memory"]
 
@@ -93,7 +94,7 @@ def notes(rows: Iterable[Usage]) -> list[str]:
     """Why values are unknown, a line for each reason: what is withheld is told, and not left to be guessed."""
     pods: dict[Reason, list[str]] = {}
     for row in rows:
-        name = f"{row.namespace}/{row.pod}"
+        name = printable(f"{row.namespace}/{row.pod}")
         if row.why is not None and name not in pods.setdefault(row.why, []):
             pods[row.why].append(name)
     return [
@@ -143,13 +144,14 @@ def render(rows: Iterable[Usage], *, containers: bool, namespaces: bool, headers
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
-    r"""Lines of cells, columns three blanks apart.
+    r"""Lines of cells, columns three blanks apart. A cell is a name of somebody's: none makes a line of its own.
 
     >>> align([["a", "b"], ["cc", "d"]])
     'a    b\ncc   d\n'
     """
     if not lines:
         return ""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[index]) for line in lines) + 3 for index in range(len(lines[0]))]
     return "".join(
         "".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines

@@ -18,6 +18,8 @@ Rows = Callable[[], list[Usage] | None]
 """The rows of now; ``None``: not yet."""
 
 _URL_TIMEOUT_SECONDS = 10
+_MOST_BYTES = 64 << 20
+"""Ten times what a node of 500 pods has on a page."""
 
 
 class View:
@@ -71,7 +73,8 @@ def page_of_url(url: str, path: str, *, token_file: str | None = None) -> Page:
     address = base.rstrip("/") + path
     secure = address.startswith("https:")
 
-    # Only here: with http.client they cost a MiB.
+    # Only here: they cost a MiB.
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -94,16 +97,18 @@ def page_of_url(url: str, path: str, *, token_file: str | None = None) -> Page:
     def get() -> str:
         try:
             with urllib.request.urlopen(request(), timeout=_URL_TIMEOUT_SECONDS, context=tls) as response:
-                body: bytes = response.read()
+                body: bytes = response.read(_MOST_BYTES + 1)
         except urllib.error.HTTPError as error:
             error.close()
             raise _refusal(address, error.code) from error
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
             asked = "is podtally running there?"
             if isinstance(reason, ssl.SSLCertVerificationError):
                 asked = "name the CA's file in SSL_CERT_FILE, and the host as its certificate does"
             raise UsageError(f"{address} cannot be reached: {reason}; {asked}") from error
+        if len(body) > _MOST_BYTES:
+            raise UsageError(f"{address} answers with more than {_MOST_BYTES >> 20} MiB: is it podtally?")
         return body.decode(errors="replace")
 
     return Page(address, get)
@@ -117,7 +122,7 @@ def from_url(url: str, *, containers: bool, token_file: str | None = None) -> Ro
         text = page.get()
         try:
             return api.usages(json.loads(text), containers=containers)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise UsageError(f"{page.address} does not answer as podtally does") from error
 
     return rows

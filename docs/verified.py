@@ -36,8 +36,8 @@ the peer's number is of, and says in words where a difference comes from:
 
 ## Run it
 
-In the DaemonSet's pod, whose account needs the rights of an overlay for it (get on `nodes/metrics` and `nodes/stats`, get
-and list on `pods.metrics.k8s.io`; all of it is reading):
+In the DaemonSet's pod, whose account needs the rights of an overlay for it (get on `nodes/metrics` and `nodes/stats`,
+list on `pods.metrics.k8s.io`; all of it is reading):
 
 ```sh
 kubectl apply -k daemonset/overlays/verify    # the base with these rights; beside other components: daemonset/kustomization.yaml

@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pods",),
     ("seams", "demand", "failures"),
     ("model",),
-    ("errors", "garbage"),
+    ("errors", "garbage", "printable"),
 )
 """Top to bottom. A part imports from floors below its own only; parts of one floor do not know each other."""
 

@@ -112,7 +112,7 @@ def test_a_missing_right_is_told_with_what_gives_it(tmp_path: Path) -> None:
 
     assert (status, text.splitlines()[0]) == (503, "not ready: nothing to serve")
     sentence = (
-        "HTTP 403: /apis/metrics.k8s.io/v1beta1/namespaces/a/pods is forbidden (podtally's account needs get and list"
+        "HTTP 403: /apis/metrics.k8s.io/v1beta1/namespaces/a/pods is forbidden (podtally's account needs list"
         " on pods.metrics.k8s.io, as daemonset/overlays/source-metrics-api gives it in its namespace)"
     )
     assert sentence in text

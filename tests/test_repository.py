@@ -15,7 +15,7 @@ from collector.flags import FLAGS, SUMMARIES
 ROOT = Path(__file__).resolve().parent.parent
 
 DOCUMENTS = [
-    *("README.md", "loadtest/README.md"),
+    *("README.md", "SECURITY.md", "loadtest/README.md"),
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 

@@ -45,13 +45,16 @@ def told_by(lines: bytes) -> Told:
         try:
             answer = json.loads(line)
             if answer.get("error"):
-                why = str(answer["error"])
+                why = str(answer["error"])[:_LONGEST_WHY]
                 continue
             for one in parse_pod_metrics(json.dumps(answer["body"]).encode()):
                 found[one.owner.namespace, one.owner.pod, one.time_ns] = one
-        except (ValueError, KeyError, TypeError, AttributeError, AnswerError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AnswerError):
             unreadable.append(number)
     return Told(tuple(found.values()), why, tuple(unreadable))
+
+
+_LONGEST_WHY = 300
 
 
 class _Sample(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Final
 
 from collector.loadtest import plot, telling, words
 from collector.loadtest.model import Report, Spans, State
 from collector.loadtest.telling import Plot, Section, Table
+from collector.printable import as_html
 
 _LIGHT: Final = ("#1f66d1", "#d1541c", "#178a4a", "#8b46d6", "#a97c00", "#0b8793", "#c92a66", "#6f757d")
 _DARK: Final = ("#6ea8ff", "#ff9561", "#54c98a", "#bd93f9", "#e0b83c", "#4fcbd8", "#ff7ea8", "#a3a9b1")
@@ -60,9 +60,9 @@ def render(report: Report) -> str:
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
-        f"<title>{escape(head)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>Load test {escape(report.run.profile)}: <span class={report.outcome}>{escape(outcome)}</span></h1>",
-        f"<p>{escape(first)}</p><p class=dim>{escape(' '.join(others))}</p>",
+        f"<title>{as_html(head)}</title><style>{_STYLE}</style></head><body>",
+        f"<h1>Load test {as_html(report.run.profile)}: <span class={report.outcome}>{as_html(outcome)}</span></h1>",
+        f"<p>{as_html(first)}</p><p class=dim>{as_html(' '.join(others))}</p>",
     ]
     for section in telling.sections(report):
         parts += _section(section, report.run.spans)
@@ -71,15 +71,15 @@ def render(report: Report) -> str:
 
 
 def _section(section: Section, spans: Spans) -> list[str]:
-    parts = [f"<h2>{escape(section.title)}</h2>"]
+    parts = [f"<h2>{as_html(section.title)}</h2>"]
     if section.table is None and len(section.sentences) > 1:
-        parts.append(f"<ul>{''.join(f'<li>{escape(one)}</li>' for one in section.sentences)}</ul>")
+        parts.append(f"<ul>{''.join(f'<li>{as_html(one)}</li>' for one in section.sentences)}</ul>")
     else:
-        parts += [f"<p>{escape(one)}</p>" for one in section.sentences]
+        parts += [f"<p>{as_html(one)}</p>" for one in section.sentences]
     parts += [_plot(one, spans) for one in section.plots]
     if section.table is not None:
         parts.append(_table(section.table, spans))
-    parts += [f"<p>{escape(one)}</p>" for one in section.below]
+    parts += [f"<p>{as_html(one)}</p>" for one in section.below]
     return parts
 
 
@@ -87,19 +87,19 @@ def _plot(shown: Plot, spans: Spans) -> str:
     marks = plot.byte_ticks if shown.value is words.size else plot.ticks
     keys = "".join(
         f'<li><svg viewBox="0 0 18 8"><path class="line l{number % plot.COLOURS}" d="M2 4H16"/></svg>'
-        f"{escape(name)}</li>"
+        f"{as_html(name)}</li>"
         for number, (name, _) in enumerate(shown.lines)
     )
     plain = len(shown.lines) == 1 and shown.lines[0][0].lower() == shown.title.lower()
     key = "" if plain else f"<ul class=key>{keys}</ul>"
     drawn = plot.lines(shown.title, shown.lines, spans, shown.value, marks)
-    return f"<figure><h3>{escape(shown.title)}</h3>{drawn}{key}</figure>"
+    return f"<figure><h3>{as_html(shown.title)}</h3>{drawn}{key}</figure>"
 
 
 def _table(table: Table, spans: Spans) -> str:
     sparks = bool(table.sparks)
     heads = "".join(
-        f"<th{' class=n' if number >= table.words_first else ''}>{escape(text)}</th>"
+        f"<th{' class=n' if number >= table.words_first else ''}>{as_html(text)}</th>"
         + ("<th></th>" if sparks and number == 0 else "")
         for number, text in enumerate(table.head)
     )
@@ -130,4 +130,4 @@ def _cell(table: Table, column: int, text: str, state: State | None) -> str:
         kind = ""
     if state is not None and text.startswith(telling.STATES[state]) and column:
         kind = f"{kind} {state}".strip()
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+    return f'<td class="{kind}">{as_html(text)}</td>' if kind else f"<td>{as_html(text)}</td>"

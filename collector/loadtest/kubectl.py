@@ -76,10 +76,12 @@ class Kubectl:
         return shlex.join(["kubectl", *(one.partition("?")[0] for one in arguments), *self._where])
 
     def _json(self, arguments: Sequence[str]) -> Any:
-        body = self._run([*arguments, "-o", "json"])
+        return self._parsed(self._run([*arguments, "-o", "json"]), arguments)
+
+    def _parsed(self, body: bytes, arguments: Sequence[str]) -> Any:
         try:
             return json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ClusterError(f"{self._shown([*arguments, '-o', 'json'])} gives no JSON: {error}") from error
 
     def kustomize(self, folder: str) -> bytes:
@@ -93,7 +95,7 @@ class Kubectl:
     def job(self, namespace: str, name: str) -> Any | None:
         """A Job; ``None`` if there is none of the name."""
         body = self._run(["get", "job", name, "-n", namespace, "--ignore-not-found", "-o", "json"])
-        return json.loads(body) if body.strip() else None
+        return self._parsed(body, ["get", "job", name, "-n", namespace]) if body.strip() else None
 
     def pods_of(self, namespace: str, job: str) -> list[Any]:
         """The pods of a Job."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
 from typing import Final
 
 from collector.loadtest import words
 from collector.loadtest.model import Span, Spans, Track
+from collector.printable import as_html
 
 WIDTH: Final = 760
 HEIGHT: Final = 230
@@ -24,6 +24,9 @@ SPARK_WIDTH: Final = 120
 SPARK_HEIGHT: Final = 24
 _SPARK_CELLS: Final = 60
 
+_LEAST: Final = 1e-12
+"""What is less is drawn as nothing: steps of it are no numbers."""
+
 
 def ticks(most: float, count: int = 4) -> list[float]:
     """Round numbers from 0 on, the last not below ``most``.
@@ -31,7 +34,7 @@ def ticks(most: float, count: int = 4) -> list[float]:
     >>> ticks(163.0), ticks(0.0037)
     ([0.0, 50.0, 100.0, 150.0, 200.0], [0.0, 0.001, 0.002, 0.003, 0.004])
     """
-    if most <= 0:
+    if most < _LEAST:
         return [0.0, 1.0]
     rough = most / count
     power = 10.0 ** math.floor(math.log10(rough))
@@ -45,7 +48,7 @@ def byte_ticks(most: float) -> list[float]:
     >>> [one / 2**20 for one in byte_ticks(90 * 2**20)]
     [0.0, 32.0, 64.0, 96.0]
     """
-    if most <= 0:
+    if most < _LEAST:
         return [0.0, float(1 << 20)]
     step = 2.0 ** math.ceil(math.log2(most / 4))
     return [number * step for number in range(math.ceil(most / step - 1e-9) + 1)]
@@ -103,14 +106,14 @@ def lines(
         return HEIGHT - _BOTTOM - level / levels[-1] * (HEIGHT - _TOP - _BOTTOM)
 
     parts = [
-        f'<svg class=plot viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{escape(title)}">',
+        f'<svg class=plot viewBox="0 0 {WIDTH} {HEIGHT}" role=img aria-label="{as_html(title)}">',
         _band(spans.during, x),
     ]
     for level in levels:
         at = _short(y(level))
         parts.append(f'<path class=grid d="M{_LEFT} {at}H{WIDTH - _RIGHT}"/>')
         parts.append(
-            f'<text class=tick x="{_LEFT - 6}" y="{at}" dy=".35em" text-anchor=end>{escape(value(level))}</text>'
+            f'<text class=tick x="{_LEFT - 6}" y="{at}" dy=".35em" text-anchor=end>{as_html(value(level))}</text>'
         )
     parts += _times(spans, x)
     # The first is drawn last, over the others.
@@ -119,7 +122,7 @@ def lines(
             None if one is None else (x(track.begin + cell * track.step), y(one))
             for cell, one in enumerate(track.values)
         ]
-        parts.append(f'<path class="line l{number % COLOURS}" d="{path(points)}"><title>{escape(name)}</title></path>')
+        parts.append(f'<path class="line l{number % COLOURS}" d="{path(points)}"><title>{as_html(name)}</title></path>')
     parts.append("</svg>")
     return "".join(parts)
 
@@ -156,7 +159,8 @@ def _thinned(values: Sequence[float | None]) -> list[float | None]:
 def spark(track: Track, spans: Spans) -> str:
     """A line in a row of a table, from 0 to its own peak."""
     values = _thinned(track.values)
-    most = max((one for one in values if one is not None), default=0.0) or 1.0
+    most = max((one for one in values if one is not None), default=0.0)
+    most = most if most >= _LEAST else 1.0
     whole = spans.whole
 
     def x(time: float) -> float:

@@ -51,6 +51,7 @@ class OverHttp:
 
     def query(self, expression: str, time: float | None = None) -> bytes:
         """See :class:`Prometheus`."""
+        import http.client
         import urllib.error
         import urllib.request
 
@@ -65,7 +66,7 @@ class OverHttp:
                 said, ours = _reason(error.read())
             step = "" if ours or error.code in _PROXYS_OWN else f"; {NOT_PROMETHEUS}"
             raise ClusterError(f"{self.where} answers HTTP {error.code}: {said}{step}") from error
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             reason = getattr(error, "reason", error)
             step = "is Prometheus there? --prometheus-url names another place"
             if isinstance(reason, ssl.SSLCertVerificationError):
@@ -79,7 +80,7 @@ def _reason(body: bytes) -> tuple[str, bool]:
     try:
         document = json.loads(body)
         return str(document["error"])[:300], True
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return " ".join(body.decode(errors="replace").split())[:120] or "without a word", False
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from collector.errors import AnswerError
+from collector.loadtest.fields import LATEST_SECONDS, MOST_NUMBER
 from collector.loadtest.model import Point, Series, Span
 
 _POD: Final = (
@@ -100,35 +101,55 @@ def there(namespaces: tuple[str, ...]) -> str:
 def _data(body: bytes) -> Mapping[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnswerError(f"Prometheus' answer is no JSON: {error}") from error
     if not isinstance(document, dict):
         raise AnswerError("Prometheus' answer is no object")
     if document.get("status") != "success":
-        raise AnswerError(f"Prometheus refuses: {document.get('error') or 'without a reason'}")
+        raise AnswerError(f"Prometheus refuses: {_told(document.get('error'))}")
     data = document.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("result"), list):
         raise AnswerError("Prometheus' answer has no result")
     return data
 
 
+def _told(error: object) -> str:
+    return error[:_LONGEST_TOLD] if isinstance(error, str) and error else "without a reason"
+
+
+_LONGEST_TOLD: Final = 300
+
+
 def series_of(body: bytes) -> list[Series]:
     """The series of an answer to a range selector. Raises :class:`AnswerError` if it is none.
 
-    A value that is no number, as of a percentile of nothing, is no sample.
+    A value that is no number, as of a percentile of nothing, is no sample; nor is one that nothing can have been.
     """
     data = _data(body)
     try:
         return [
-            Series(
-                one["metric"].get("__name__", ""),
-                one["metric"],
-                tuple(Point(float(time), float(value)) for time, value in one["values"] if math.isfinite(float(value))),
-            )
+            Series(_labels(one).get("__name__", ""), _labels(one), tuple(_points(one["values"])))
             for one in data["result"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise AnswerError("Prometheus' answer has series without their samples") from error
+
+
+def _labels(series: Any) -> dict[str, str]:
+    labels: dict[str, str] = series["metric"]
+    if not all(isinstance(value, str) for value in labels.values()):
+        raise TypeError("a label that is no text")
+    return labels
+
+
+def _points(values: Any) -> Iterator[Point]:
+    """In the order of time, one a moment."""
+    found = {float(time): float(value) for time, value in values}
+    for time, value in sorted(found.items()):
+        if not 0 <= time <= LATEST_SECONDS:
+            raise ValueError("a time that is none")
+        if abs(value) <= MOST_NUMBER:
+            yield Point(time, value)
 
 
 def counts_of(body: bytes) -> dict[str, int]:
@@ -136,7 +157,7 @@ def counts_of(body: bytes) -> dict[str, int]:
     data = _data(body)
     try:
         return {one["metric"]["namespace"]: round(float(one["value"][1])) for one in data["result"]}
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise AnswerError("Prometheus' answer has no numbers by namespace") from error
 
 

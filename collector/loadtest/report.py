@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from collector.errors import AnswerError, UsageError
 from collector.loadtest import verdict, words
 from collector.loadtest.agreement import Told, agreement, told_by
 from collector.loadtest.client import client
+from collector.loadtest.fields import AGAIN, LATEST_SECONDS, Fields, parsed
 from collector.loadtest.model import (
     PARTS,
     Coverage,
@@ -64,49 +66,50 @@ def _span_document(span: Span) -> dict[str, object]:
     return {"begin": words.iso(span.begin), "end": words.iso(span.end)}
 
 
-_AGAIN: Final = "copy it again from where the run was made"
+_LONGEST_SECONDS: Final = 31 * 86400.0
+"""No load test takes longer; what says so is damaged, and would be looked at in steps of 15 s."""
 
 
 def run_of_json(body: bytes, path: str = "run.json") -> Run:
     """The run of a ``run.json``; ``path`` is where it stands. Raises :class:`UsageError` if it is none."""
-    try:
-        document = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path} is no JSON (line {error.lineno}): {_AGAIN}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text: {_AGAIN}") from error
-    try:
-        if document["version"] != VERSION:
-            raise UsageError(
-                f"{path} is of version {document['version']!r}, and {VERSION} is known: use the podtally of the run"
-            )
-        return Run(
-            profile=str(document["profile"]),
-            testid=str(document["testid"]),
-            spans=Spans(*(_span(document["spans"][name]) for name in PARTS)),
-            namespaces=tuple(str(one) for one in document["namespaces"]),
-            job=str(document["job"]),
-            job_namespace=str(document["job_namespace"]),
-            pod=document["pod"],
-            node=document["node"],
-            exit_code=document["exit_code"],
-            ending=document["ending"],
-            client_limit_cores=document["client_limit_cores"],
-            node_cores=document["node_cores"],
-            prometheus=str(document["prometheus"]),
-            podtally=str(document["podtally"]),
-            missing={str(name): str(why) for name, why in document["missing"].items()},
-        )
-    except KeyError as error:
-        raise UsageError(f"{path} is not whole, it has no {error.args[0]!r}: {_AGAIN}") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not as podtally loadtest run writes it: {_AGAIN}") from error
+    document = parsed(body, path)
+    version = document.whole("version")
+    if version != VERSION:
+        raise UsageError(f"{path} is of version {version}, and {VERSION} is known: use the podtally of the run")
+    return Run(
+        profile=document.text("profile"),
+        testid=document.text("testid"),
+        spans=_spans(document),
+        namespaces=document.texts("namespaces"),
+        job=document.text("job"),
+        job_namespace=document.text("job_namespace"),
+        pod=document.text_or_none("pod"),
+        node=document.text_or_none("node"),
+        exit_code=document.whole_or_none("exit_code"),
+        ending=document.text_or_none("ending"),
+        client_limit_cores=document.amount_or_none("client_limit_cores"),
+        node_cores=document.amount_or_none("node_cores"),
+        prometheus=document.text("prometheus"),
+        podtally=document.text("podtally"),
+        missing=document.text_by_name("missing"),
+    )
 
 
-def _span(document: Mapping[str, Any]) -> Span:
-    begin, end = time_of(document["begin"]), time_of(document["end"])
-    if begin is None or end is None or end < begin:
-        raise ValueError("a span without its times")
+def _spans(document: Fields) -> Spans:
+    parts = document.within("spans")
+    spans = Spans(*(_span(parts, name) for name in PARTS))
+    if spans.whole.begin > spans.during.begin or spans.during.end > spans.whole.end:
+        document.wrong("spans", "three spans in the order of time")
+    if spans.whole.seconds > _LONGEST_SECONDS:
+        document.wrong("spans", "of a run that is shorter than a month")
+    return spans
+
+
+def _span(parts: Fields, name: str) -> Span:
+    part = parts.within(name)
+    begin, end = (time_of(part.text(key)) for key in ("begin", "end"))
+    if begin is None or end is None or not 0 <= begin <= end <= LATEST_SECONDS:
+        parts.wrong(name, "a span of time")
     return Span(begin, end)
 
 
@@ -164,7 +167,7 @@ def _not_there(kept: Kept, run: Run, peer: Told | None) -> list[str]:
     files = [f"prometheus/{query.name}.json" for query in asked if query.name not in kept.answers]
     if peer is None:
         files.append("metrics-api.jsonl")
-    found = [f"{name} is missing: {_AGAIN}." for name in files if name not in run.missing]
+    found = [f"{name} is missing: {AGAIN}." for name in files if name not in run.missing]
     if peer is not None and peer.unreadable:
         first, *others = peer.unreadable
         more = f" and {words.plural(len(others), 'other')}" if others else ""
@@ -329,5 +332,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
     if isinstance(value, float):
+        # What has grown beyond all numbers is none in JSON.
+        if not math.isfinite(value):
+            return None
         return float(f"{value:.6g}") if abs(value) < 1e6 else round(value)
     return value

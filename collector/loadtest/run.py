@@ -151,7 +151,8 @@ class _Running:
                             f"{error}\nThe Job {placed.namespace}/{placed.name} goes on without anybody waiting for it;"
                             f" kubectl -n {placed.namespace} delete job {placed.name} ends it"
                         ) from error
-                    log.warning("%s", error)
+                    # What a command prints on several lines is one here, as every line of a log.
+                    log.warning("%s", " ".join(str(error).split()))
                     time.sleep(self._pace.poll_seconds)
                     continue
                 now = time.monotonic()
@@ -205,7 +206,7 @@ class _Running:
             try:
                 body = self._kubectl.raw(f"/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods")
                 line = {**head, "body": json.loads(body)}
-            except (ClusterError, ValueError) as error:
+            except (ClusterError, ValueError, RecursionError) as error:
                 line = {**head, "error": str(error).partition("\n")[0]}
             self._peer_lines.append(json.dumps(line))
 

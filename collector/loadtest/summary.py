@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from collector.errors import AnswerError
+from collector.loadtest.fields import number
 from collector.loadtest.model import Requests, Summary, Threshold
 
 BEGIN: Final = "-----BEGIN PODTALLY K6 SUMMARY-----"
@@ -68,7 +69,7 @@ def from_log(log: str) -> Summary:
         raise AnswerError("the summary in k6's log has no end: the log was cut, or is still being written")
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AnswerError(f"the summary in k6's log is no whole JSON: {error}") from error
     return _summary(document)
 
@@ -76,16 +77,18 @@ def from_log(log: str) -> Summary:
 def _summary(document: Any) -> Summary:
     if not isinstance(document, dict) or not isinstance(document.get("metrics"), dict):
         raise AnswerError("the summary in k6's log has no metrics")
-    if document.get("version") != VERSION:
-        raise AnswerError(f"the summary in k6's log is of version {document.get('version')!r}, and {VERSION} is known")
+    version = document.get("version")
+    if version != VERSION:
+        shown = version if isinstance(version, int) else "that is no number"
+        raise AnswerError(f"the summary in k6's log is of version {shown}, and {VERSION} is known")
     metrics = document["metrics"]
     options = document.get("options")
-    duration = _number(document.get("duration_seconds"))
+    duration = number(document.get("duration_seconds"))
     endpoints = sorted({found[1] for name in metrics if (found := _OF_ENDPOINT.search(name))}, key=_in_order)
     return Summary(
         profile=_text(document.get("profile")),
         testid=_text(document.get("testid")),
-        scale=_number(document.get("scale")),
+        scale=number(document.get("scale")),
         target=_text(options.get("target")) if isinstance(options, dict) else None,
         started=time_of(document.get("started")),
         ended=time_of(document.get("ended")),
@@ -112,15 +115,15 @@ def _requests(metrics: Mapping[str, Any], endpoint: str | None, duration: float 
     checks, took = _values(metrics, f"checks{of}"), _values(metrics, f"http_req_duration{of}")
     count = _whole(reqs.get("count"))
     # k6's own rate is over the whole run, its setup included.
-    rate = count / duration if count is not None and duration else _number(reqs.get("rate"))
+    rate = count / duration if count is not None and duration else number(reqs.get("rate"))
     # Of no request k6 says 0 for everything; that is no latency and no share.
     some = bool(count)
     return Requests(
         endpoint=endpoint,
         number=count,
         per_second=rate,
-        failed_share=_number(failed.get("rate")) if some else None,
-        checks_share=_number(checks.get("rate")) if some else None,
+        failed_share=number(failed.get("rate")) if some else None,
+        checks_share=number(checks.get("rate")) if some else None,
         median_seconds=_seconds(took.get("med")) if some else None,
         p95_seconds=_seconds(took.get("p(95)")) if some else None,
         p99_seconds=_seconds(took.get("p(99)")) if some else None,
@@ -132,6 +135,8 @@ def _thresholds(metrics: Mapping[str, Any]) -> list[Threshold]:
     found = []
     for metric, said in metrics.items():
         thresholds = said.get("thresholds") if isinstance(said, dict) else None
+        if not isinstance(thresholds, dict | None):
+            raise AnswerError(f"the summary in k6's log does not say what {metric} was held to")
         for expression, verdict in (thresholds or {}).items():
             held = verdict.get("ok") if isinstance(verdict, dict) else None
             if not isinstance(held, bool):
@@ -146,18 +151,14 @@ def _values(metrics: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def _whole(value: object) -> int | None:
-    number = _number(value)
-    return None if number is None else round(number)
+    found = number(value)
+    return None if found is None else round(found)
 
 
 def _seconds(milliseconds: object) -> float | None:
-    number = _number(milliseconds)
-    return None if number is None else number / 1000
+    found = number(milliseconds)
+    return None if found is None else found / 1000
 
 
 def _text(value: object) -> str | None:

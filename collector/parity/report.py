@@ -9,6 +9,7 @@ from statistics import median
 from typing import Final
 
 from collector.parity.verification import LEAST, MEBIBYTE, PEERS, Quantity, Refusal, Row, Source, Verdict
+from collector.printable import printable
 from collector.table import align, time_text
 
 LARGE_CORES: Final = 0.05
@@ -22,7 +23,7 @@ Steps = Mapping[tuple[Source, int | None], str]
 """What to do about a peer that answers with a status."""
 
 STEPS: Final[Steps] = {
-    ("metrics-api", 403): "kubectl apply -k daemonset/overlays/verify gives get and list on pods.metrics.k8s.io",
+    ("metrics-api", 403): "kubectl apply -k daemonset/overlays/verify gives list on pods.metrics.k8s.io",
     ("metrics-api", 404): "install metrics-server, which serves it:"
     " kubectl apply -f https://github.com/kubernetes-sigs/metrics-server/releases/latest/download/components.yaml",
     ("metrics-api", 503): "metrics-server does not answer: kubectl -n kube-system get pods -l k8s-app=metrics-server",
@@ -39,7 +40,7 @@ _PROXY_STEP: Final = (
 KUBECONFIG_STEPS: Final[Steps] = {
     **STEPS,
     ("metrics-api", 403): "kubectl create clusterrolebinding podtally-verify-top"
-    " --clusterrole=system:aggregated-metrics-reader --user=$USER gives get and list on pods.metrics.k8s.io",
+    " --clusterrole=system:aggregated-metrics-reader --user=$USER gives list on pods.metrics.k8s.io",
     ("summary", 403): _PROXY_STEP,
     ("resource", 403): _PROXY_STEP,
 }
@@ -72,7 +73,7 @@ def refusal_text(refusal: Refusal, steps: Steps) -> str:
     """Which peer could not be compared with, why, and the one line that mends it."""
     status = f"HTTP {refusal.status}: " if refusal.status is not None else ""
     step = steps.get((refusal.source, refusal.status), "podtally doctor tells more")
-    return f"{PEERS[refusal.source]} is left out: {status}{refusal.error}\n  -> {step}\n"
+    return f"{PEERS[refusal.source]} is left out: {status}{printable(refusal.error)}\n  -> {step}\n"
 
 
 Place = tuple[str, str, str | None]
@@ -158,8 +159,8 @@ def _reasons(rows: list[Row]) -> str:
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         quantities = ", ".join(sorted({row.quantity for row in of}))
         verdict = of[0].verdict
-        lines.append(f"{verdict}: {quantities} of {', '.join(places[:3])}{more}, {PEERS[source]}")
-        lines.append(f"  {reason}")
+        lines.append(printable(f"{verdict}: {quantities} of {', '.join(places[:3])}{more}, {PEERS[source]}"))
+        lines.append(f"  {printable(reason)}")
     return "\n".join(lines) + "\n"
 
 

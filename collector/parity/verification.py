@@ -224,7 +224,7 @@ class Verification:
                 if pod.get("source", source) != source
             }
             self._filled[document["node"]] = filled
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
         self.readings.filled = set().union(*self._filled.values())
 

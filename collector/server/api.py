@@ -120,6 +120,10 @@ def usages(value: Any, *, containers: bool) -> list[Usage]:
     return rows
 
 
+_MOST = 1e18
+"""Of cores or bytes: no pod has more."""
+
+
 def _usage(pod: Any, container: Any, of: Any) -> Usage:
     why = pod.get("incomplete")
     row = Usage(
@@ -128,5 +132,8 @@ def _usage(pod: Any, container: Any, of: Any) -> Usage:
     if not all(isinstance(name, str) for name in row[:3]):
         raise TypeError(row)
     if not isinstance(row.cpu_cores, float | int | None) or not isinstance(row.memory_bytes, int | None):
+        raise TypeError(row)
+    # Neither is NaN, nor infinity.
+    if any(value is not None and not 0 <= value <= _MOST for value in (row.cpu_cores, row.memory_bytes)):
         raise TypeError(row)
     return row

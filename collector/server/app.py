@@ -27,6 +27,7 @@ from collector.metrics.account import AccountCollector
 from collector.metrics.cadvisor import CadvisorExposition
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Tally
+from collector.printable import printable
 from collector.server import api, page
 from collector.server.answers import Answers, Form, refusal
 from collector.server.connections import IDLE_SECONDS, LINGER_SECONDS, Connections, Site
@@ -286,22 +287,23 @@ class Server:
 
     async def _healthz(self, _: web.Request) -> web.Response:
         alive, why = self._loop.alive()
-        return web.Response(text=f"{why}\n{self._upstream_line()}", status=200 if alive else 503)
+        return web.Response(text=f"{printable(why)}\n{self._upstream_line()}", status=200 if alive else 503)
 
     def _upstream_line(self) -> str:
         """How the upstream answers. A bad one is no reason to be killed: that would not mend it."""
         tally = self._tally()
         if tally is None or tally.upstream is None:
             return ""
-        return f"{tally.upstream.sentence(tally.instant.time_ns)}\n"
+        return f"{printable(tally.upstream.sentence(tally.instant.time_ns))}\n"
 
     async def _readyz(self, _: web.Request) -> web.Response:
         published = self._loop.published
         if published is None:
-            why = f": {self._loop.failure}" if self._loop.failure else ""
+            why = f": {printable(self._loop.failure)}" if self._loop.failure else ""
             return web.Response(text=f"not ready: no tally yet{why}\n", status=503)
         names, upstream = published.tally.names, published.tally.upstream
-        state = f"names: {names.source}\nkubelet: {names.kubelet}\nAPI server: {names.apiserver}\n"
+        kubelet, apiserver = printable(names.kubelet), printable(names.apiserver)
+        state = f"names: {names.source}\nkubelet: {kubelet}\nAPI server: {apiserver}\n"
         state = self._upstream_line() + state + _fill_line(published.tally)
         if upstream is not None and upstream.answered_ns is None:
             return web.Response(text=f"not ready: nothing to serve\n{state}", status=503)
@@ -317,7 +319,8 @@ def _fill_line(tally: Tally) -> str:
     if not tally.fill.needed:
         return "filling in: no pod needs it\n"
     filled = sum(pod.source != tally.source for pod in tally.pods)
-    return f"filling in: {filled} pod{'' if filled == 1 else 's'}; {tally.fill.sentence(tally.instant.time_ns)}\n"
+    told = printable(tally.fill.sentence(tally.instant.time_ns))
+    return f"filling in: {filled} pod{'' if filled == 1 else 's'}; {told}\n"
 
 
 def _header(request: web.Request, name: str) -> str:

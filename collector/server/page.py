@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from collector import __version__, table
 from collector.loop import Published
 from collector.model import MEANINGS, Tally
+from collector.printable import as_html
 from collector.server.paths import why_not
 from collector.table import time_text
 
@@ -67,24 +66,24 @@ def render(published: Published | None, failure: str | None, *, cadvisor: bool =
         f"<style>{_STYLE}</style></head><body>",
     ]
     if published is None:
-        parts.append(f"<h1>podtally</h1><p class=warn>No tally yet{': ' + escape(failure) if failure else ''}.</p>")
+        parts.append(f"<h1>podtally</h1><p class=warn>No tally yet{': ' + as_html(failure) if failure else ''}.</p>")
     else:
         tally = published.tally
         running = len(table.usages(tally, containers=False))
         at = time_text(tally.instant.time_ns + published.shift_ns)
-        parts.append(f"<h1>{escape(tally.node_name or 'podtally')}</h1>")
+        parts.append(f"<h1>{as_html(tally.node_name or 'podtally')}</h1>")
         parts.append(
             f"<p class=dim>{running} of {len(tally.pods)} pods with running containers at {at}, "
-            f"{escape(_span(tally))}, as <code>kubectl top pods</code> prints them. "
+            f"{as_html(_span(tally))}, as <code>kubectl top pods</code> prints them. "
             f"podtally {__version__}.</p>"
         )
         if failure:
-            parts.append(f"<p class=warn>The last tick failed, this is the tally before it: {escape(failure)}</p>")
-        parts += [f"<p class=warn>{escape(text)}</p>" for text in _warnings(published)]
+            parts.append(f"<p class=warn>The last tick failed, this is the tally before it: {as_html(failure)}</p>")
+        parts += [f"<p class=warn>{as_html(text)}</p>" for text in _warnings(published)]
         filled = [f"{pod.pod.namespace}/{pod.pod.name}" for pod in tally.pods if pod.source != tally.source]
         if filled:
             whose = (
-                f"The numbers of {escape(', '.join(filled))} are the kubelet's own (<code>--fill-from summary</code>)"
+                f"The numbers of {as_html(', '.join(filled))} are the kubelet's own (<code>--fill-from summary</code>)"
             )
             parts.append(f"<p class=dim>{whose}: cgroups tell nothing of what runs there.</p>")
         parts.append("<table><thead><tr>")
@@ -93,7 +92,7 @@ def render(published: Published | None, failure: str | None, *, cadvisor: bool =
         parts.append("</tr></thead><tbody>")
         for row in table.sort_usages(table.usages(tally, containers=False), "name"):
             texts = table.cells(row, containers=False, namespaces=True)
-            cells = [f"<td{' class=n' if index > 1 else ''}>{escape(text)}</td>" for index, text in enumerate(texts)]
+            cells = [f"<td{' class=n' if index > 1 else ''}>{as_html(text)}</td>" for index, text in enumerate(texts)]
             parts.append(f"<tr>{''.join(cells)}</tr>")
         parts.append("</tbody></table>")
     parts.append("<ul>")

@@ -59,7 +59,7 @@ METRICS_API = Kind(
     parse=metrics_api.parse,
     rated=False,
     hints={
-        403: "podtally's account needs get and list on pods.metrics.k8s.io, as daemonset/overlays/source-metrics-api"
+        403: "podtally's account needs list on pods.metrics.k8s.io, as daemonset/overlays/source-metrics-api"
         " gives it in its namespace",
         404: "the cluster has no metrics API: install metrics-server",
         503: "metrics-server, which answers for the metrics API, is not ready",

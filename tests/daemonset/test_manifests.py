@@ -42,13 +42,13 @@ Rule = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # API groups, r
 
 BASE_RULES: list[Rule] = [
     (("",), ("nodes/pods",), ("get",)),
-    (("",), ("pods",), ("get", "list", "watch")),
+    (("",), ("pods",), ("list",)),
 ]
 ADDED_RULES: dict[str, list[Rule]] = {
     "overlays/before-1.33": [(("",), ("nodes/proxy",), ("get",))],
     "overlays/verify": [
         (("",), ("nodes/metrics", "nodes/stats"), ("get",)),
-        (("metrics.k8s.io",), ("pods",), ("get", "list")),
+        (("metrics.k8s.io",), ("pods",), ("list",)),
     ],
     "overlays/hostport-tls": [
         (("authentication.k8s.io",), ("tokenreviews",), ("create",)),
@@ -293,7 +293,7 @@ def test_rights(name: str) -> None:
     assert rules_of(build(name)) == expected_rules(name)
     for _, resources, verbs in rules_of(build(name)):
         asking = set(resources) <= {"tokenreviews", "subjectaccessreviews"}
-        assert set(verbs) <= ({"create"} if asking else {"get", "list", "watch"})
+        assert set(verbs) <= ({"create"} if asking else {"get", "list"})
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -514,7 +514,7 @@ def test_one_pod_of_a_namespace_needs_nothing_of_the_cluster() -> None:
     ]
     assert {thing["metadata"]["namespace"] for thing in objects} == {namespace}
     rules = [(rule["apiGroups"], rule["resources"], rule["verbs"]) for rule in only("Role", objects)["rules"]]
-    assert rules == [([""], ["pods"], ["get", "list"]), (["metrics.k8s.io"], ["pods"], ["get", "list"])]
+    assert rules == [([""], ["pods"], ["list"]), (["metrics.k8s.io"], ["pods"], ["list"])]
     binding = only("RoleBinding", objects)
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "podtally"}
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "podtally", "namespace": namespace}]

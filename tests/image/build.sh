@@ -166,6 +166,17 @@ foreign=$(find "$root/opt/podtally" \( ! -uid 0 -o -perm /022 \) ! -type l -prin
 say "no pip, pip settings, caches, tests or documents; nothing of podtally's that its user could write"
 say "/opt/podtally: $(du -sm "$root/opt/podtally" | cut -f 1) MB, of which bytecode $(du -sm "$root/opt/podtally/pycache" | cut -f 1) MB"
 
+share=$root/usr/share/podtally
+(cd -- "$root" && sha256sum --quiet -c usr/share/podtally/SHA256SUMS) || die "a file is not the one that SHA256SUMS names."
+listed=$(python3 -c 'import json, sys; print(*sorted(one["purl"] for one in json.load(sys.stdin)["components"] if "purl" in one), sep="\n")' \
+    < "$share/sbom.cdx.json")
+there=$(cd -- "$root"/opt/podtally/lib/python3*/site-packages && find . -maxdepth 1 -name '*.dist-info' ! -name 'podtally-*' \
+    | wc -l)
+[[ $(wc -l <<< "$listed") == "$there" ]] || die "the SBOM lists other packages than the $there that are installed."
+mkdir -p -- "$store/sbom"
+cp -- "$share/sbom.cdx.json" "$share/SHA256SUMS" "$store/sbom/"
+say "SBOM: $there packages; SHA256SUMS: $(wc -l < "$share/SHA256SUMS") files, all as named; copies in $store/sbom"
+
 modules=$(cd -- "$repo" && find collector -name '*.py' | sort)
 installed=$(cd -- "$root"/opt/podtally/lib/python3*/site-packages && find collector -name '*.py' | sort)
 [[ $installed == "$modules" ]] || die "the image has not the repository's modules: $(diff <(echo "$modules") <(echo "$installed") | grep '^[<>]')"
@@ -197,7 +208,7 @@ server=$!
 for path in /healthz /readyz /metrics; do
     until status=$(curl --silent --max-time 5 --output "$work/answer.txt" --write-out '%{http_code}' \
         "http://127.0.0.1:$port$path") && [[ $status == 200 ]]; do
-        if ! kill -0 "$server" 2> /dev/null || (($(now_ms) - started > 60000)); then
+        if ! kill -0 "$server" 2> /dev/null || (($(now_ms) - started > 600000)); then
             sed 's/^/    /' "$work/serve.log" >&2
             die "no answer 200 from $path (last: ${status:-none}); the collector's log is above."
         fi

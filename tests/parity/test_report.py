@@ -89,7 +89,7 @@ def test_of_a_pod_the_latest_row_that_compares_is_shown() -> None:
 @pytest.mark.parametrize(
     ("source", "status", "step"),
     [
-        ("metrics-api", 403, "daemonset/overlays/verify gives get and list on pods.metrics.k8s.io"),
+        ("metrics-api", 403, "daemonset/overlays/verify gives list on pods.metrics.k8s.io"),
         ("metrics-api", 404, "install metrics-server"),
         ("metrics-api", 503, "kubectl -n kube-system get pods -l k8s-app=metrics-server"),
         ("summary", 403, "gives get on nodes/stats"),

@@ -415,6 +415,41 @@ def test_ready_by_the_api_server_tells_the_kubelets_refusal() -> None:
     )
 
 
+def test_what_a_kubelet_says_is_text_on_the_probes_and_the_page(tmp_path: Path) -> None:
+    """Escapes, controls and newlines of its refusal are written out: no line and no markup is its own."""
+    said = "\x1b]0;all is well\x07\u202e<script>\nAPI server: ok"
+
+    class Refusing(NoAnswers):
+        def take(self) -> list[Answer]:
+            return [Answer("kubelet/pods.json", 1, 403, said, None)]
+
+    loop = Loop(collector_over(live(v2_root(tmp_path / "cgroup")), Refusing()), LivePace(1))
+    loop.first_tick()
+    server = Server(loop, Selection())
+
+    ready, page = get(server, "/readyz").text, get(server, "/").text
+
+    assert ready == (
+        "not ready: no answer has named the pods yet\nnames: none\nkubelet: HTTP 403:"
+        " \\x1b]0;all is well\\x07\\u202e<script>\\nAPI server: ok\nAPI server: unknown\n"
+    )
+    assert "\\x1b]0;all is well\\x07\\u202e&lt;script&gt;" in page
+    assert not {"\x1b", "\x07", "\u202e", "<script>"} & {*page, *re.findall("<script>", page)}
+    loop.stop()
+
+
+def test_a_failure_is_text_on_the_probes() -> None:
+    """Why there is no tally yet, or none for too long."""
+    loop = loop_over("static-pod")
+    loop.published = None
+    loop.failure = "\x1b[2J\nok"
+    server = Server(loop, Selection())
+
+    assert get(server, "/readyz").text == "not ready: no tally yet: \\x1b[2J\\nok\n"
+    assert "\x1b" not in get(server, "/healthz").text
+    loop.stop()
+
+
 def test_ready_by_memory(tmp_path: Path) -> None:
     """Names once known keep the collector ready when nobody answers any more."""
 

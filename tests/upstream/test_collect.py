@@ -399,7 +399,7 @@ def test_names_that_are_refused_leave_the_last_known() -> None:
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (403, "podtally's account needs get and list on pods.metrics.k8s.io, as daemonset/overlays/source-metrics-api"),
+        (403, "podtally's account needs list on pods.metrics.k8s.io, as daemonset/overlays/source-metrics-api"),
         (404, "the cluster has no metrics API: install metrics-server"),
         (503, "metrics-server, which answers for the metrics API, is not ready"),
     ],
