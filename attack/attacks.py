@@ -23,7 +23,7 @@ from typing import Any, Final
 import bcrypt
 import trustme
 
-from attack.node import MIB, PODS, Served, Watch, wait_for
+from attack.node import KNOWN_TOKEN, MIB, PODS, Served, Watch, wait_for
 from attack.pods import Comings
 from bench.tree import Tree
 
@@ -149,7 +149,19 @@ def go_slow(under: Under) -> Told:
                 with suppress(OSError):
                     client.sendall(b"a")
             time.sleep(0.5)
+        told.note = f"{sum(map(_is_open, clients)):,} still open at the end"
     return told
+
+
+def _is_open(client: socket.socket) -> bool:
+    """Whether the program has not closed it."""
+    client.setblocking(False)
+    try:
+        return bool(client.recv(1))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def half_close(under: Under) -> Told:
@@ -313,44 +325,66 @@ _SILENT: Final = 70
 
 
 def guess_passwords(under: Under) -> Told:
-    """Forty guessers of a password. A scraper that was let in before is let in all the same; how one fares that comes new
-    is told.
+    """Forty guessers of a password, of two addresses. A scraper that was let in before is let in each time, and one that
+    comes new, of an address of its own, while they guess.
     """
-    told, stop = Told(), threading.Event()
+    told = _guess(under, lambda number: _basic("prometheus", f"guess {number}"), _basic("fresh", "right"))
+    if "not once" in told.note:
+        told.faults.append("a scraper that comes new is not let in")
+    return told
+
+
+def show_tokens(under: Under) -> Told:
+    """The same with tokens that nobody has: the API server is asked about few of them."""
+    kubelet, begun = under.node.kubelet, time.monotonic()
+    before = kubelet.reviewed
+    told = _guess(under, lambda number: f"Bearer unknown-{number}", None)
+    seconds, reviewed = time.monotonic() - begun, kubelet.reviewed - before
+    told.note += f"; {reviewed} reviews in {seconds:.0f} s"
+    if reviewed > _REVIEWS_AT_ONCE + _REVIEWS_A_SECOND * seconds:
+        told.faults.append(f"more than {_REVIEWS_A_SECOND} reviews a second")
+    return told
+
+
+def _guess(under: Under, word: Callable[[int], str], fresh: str | None) -> Told:
+    """Guess, with a scraper beside it that was let in before and one that is ``fresh``."""
+    stop = threading.Event()
     guesses: Counter[int] = Counter()
 
-    def guess(number: int) -> None:
+    def guess(guesser: int) -> None:
+        address = f"127.0.0.{2 + guesser % 2}"
         while not stop.is_set():
             with suppress(OSError, http.client.HTTPException):
-                word = f"guess {number} {guesses.total()}"
-                guesses[under.node.get("/metrics/resource", Authorization=_basic("prometheus", word))[0]] += 1
+                authorization = word(guesser * 10**6 + guesses.total())
+                guesses[under.node.get("/metrics/resource", address=address, Authorization=authorization)[0]] += 1
 
     guessers = [threading.Thread(target=guess, args=(number,)) for number in range(_GUESSERS)]
     for guesser in guessers:
         guesser.start()
     known: Counter[int] = Counter()
-    fresh: Counter[int] = Counter()
+    came: Counter[int] = Counter()
     try:
-        end = time.monotonic() + min(10.0, max(2.0, under.deadline - time.monotonic()))
-        while time.monotonic() < end and not under.over:
+        while not under.over:
             known[under.node.get("/metrics/resource")[0]] += 1
-            if not fresh[200]:
-                fresh[under.node.get("/metrics/resource", Authorization=_basic("fresh", "right"))[0]] += 1
+            if fresh is not None and not came[200]:
+                came[under.node.get("/metrics/resource", address="127.0.0.9", Authorization=fresh)[0]] += 1
             time.sleep(0.3)
     finally:
         stop.set()
         for guesser in guessers:
             guesser.join()
-    told.done = guesses.total()
-    came = f"at the {fresh.total()}. time" if fresh[200] else f"not once of {fresh.total()}"
-    told.note = f"the scraper is let in {known[200]} times of {known.total()}, one that comes new {came}"
-    if known.keys() - {200}:
-        told.faults.append(f"a verified scraper was let in {known[200]} times of {known.total()}")
+    told = Told(guesses.total(), note=f"the scraper is let in {known[200]} times of {known.total()}")
+    if fresh is not None:
+        told.note += f", a new one {f'at time {came.total()}' if came[200] else f'not once of {came.total()}'}"
+    if known.keys() != {200}:
+        told.faults.append("a scraper that was let in before is not let in")
     if guesses[200]:
-        told.faults.append("a wrong password was let in")
+        told.faults.append("a guess was let in")
     return told
 
 
+_REVIEWS_AT_ONCE: Final = 40
+_REVIEWS_A_SECOND: Final = 10
 _GUESSERS: Final = 40
 
 
@@ -376,6 +410,10 @@ def _with_passwords(folder: Path) -> Setting:
     hashed = bcrypt.hashpw(b"right", bcrypt.gensalt(10)).decode()
     (folder / "web.yml").write_text(f"basic_auth_users:\n  prometheus: {hashed}\n  fresh: {hashed}\n", encoding="utf-8")
     return Setting(arguments=("--web.config.file", str(folder / "web.yml")), headers=_KNOWN)
+
+
+def _with_tokens(_: Path) -> Setting:
+    return Setting(arguments=("--authenticate",), headers={"Authorization": f"Bearer {KNOWN_TOKEN}"})
 
 
 def _with_tls(folder: Path) -> Setting:
@@ -424,6 +462,7 @@ ATTACKS: Final = (
     Attack(name="silent connections to TLS", count=280, seconds=25, act=hold_silent_tls, setting=_with_tls),
     Attack(name="malformed requests", count=0, seconds=15, act=flood_malformed),
     Attack(name="guessed passwords", count=0, seconds=15, act=guess_passwords, setting=_with_passwords),
+    Attack(name="unknown tokens", count=0, seconds=15, act=show_tokens, setting=_with_tokens),
     Attack(name="half-closed clients", count=100, seconds=15, act=half_close, pods=20),
     Attack(name="cut answers of 8 MiB", count=500, seconds=400, act=cut_answers, setting=_often, beside=True),
     Attack(name="pods that come and go", count=0, seconds=600, act=come_and_go, pods=30, beside=True),

@@ -33,7 +33,7 @@ from collector.metrics.catalogue import DEFAULT_GROUPS
 from collector.metrics.native import NativeExposition, Selection, needs
 from collector.model import Answer, Instant
 from collector.pods.naming import KUBELET
-from collector.seams import Glimpse, read_each
+from collector.seams import Glimpse
 
 SECOND_NS: Final = 1_000_000_000
 MOST_CORES: Final = 1e5
@@ -111,7 +111,11 @@ class Held:
 
     def read_all(self, names: tuple[str, ...], *, often: bool, hold: bool = True) -> list[bytes | SourceError]:
         """Several files."""
-        return read_each(self.read, names)
+        self._check()
+        files = self._node.files
+        return [
+            files[name] if name in files else classify(errno.ENOENT, f"{self._path}/{name}", "file") for name in names
+        ]
 
     def watch(self, names: tuple[str, ...]) -> None:
         """Nobody is told between two ticks."""
@@ -309,7 +313,7 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def churn(seed: int, ticks: int, deadline: float = math.inf, pods: int = 2) -> Churned:
+def churn(seed: int, ticks: int, deadline: float = math.inf, pods: int = 1) -> Churned:
     """Ticks over a node of a few pods, until ``deadline`` (monotonic)."""
     forest = Forest(Random(f"churn/{seed}"), pods)
     demand = Demand()
@@ -360,7 +364,7 @@ def run(seed: int, ticks: int, deadline: float, workers: int) -> Sequence[Churne
 
 
 def _prepare() -> None:
-    os.nice(10)
+    os.nice(19)
     logging.disable()
     gc.collect()
     spare_collections()

@@ -24,6 +24,9 @@ _RECORDINGS = ("systemd-containerd", "churn", "hostpid", "parity-1hz")
 _PROC = ("meminfo", "partitions")
 _TEXTS = 6
 """Of one name, at the most."""
+_LONG = ("cgroup.procs", "meminfo", "net/dev")
+_LINES_OF_A_FILE = 8
+"""Of those, at the most."""
 _SPEC = ("containers", "hostNetwork", "nodeName", "runtimeClassName")
 _LINES_OF_A_PAGE = 1
 """Of each family."""
@@ -94,6 +97,7 @@ def cut() -> dict[str, bytes]:
             folder, _, name = path.rpartition("/")
             name = "net/dev" if path.endswith("net/dev") else name
             if name in kernel and (folder.startswith(("sys/", "proc/")) or name in _PROC):
+                data = b"".join(data.splitlines(keepends=True)[: _LINES_OF_A_FILE if name in _LONG else None])
                 kernel[name].setdefault(re.sub(rb"\d+", b"0", data), data)
             elif path in ("kubelet/pods.json", "metrics-api/pods.json"):
                 found[path] = _some_of(data, "items")

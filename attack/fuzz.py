@@ -11,8 +11,9 @@ import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
@@ -24,6 +25,8 @@ _MOST_TOLD = 5
 """Escapes of one target after which it is ended."""
 
 _SHRINK_SECONDS = 10.0
+_PATIENCE_SECONDS = 120.0
+"""With blocks that are under way when the time is over."""
 
 
 class Sample(NamedTuple):
@@ -209,29 +212,48 @@ def blocks(target: Target, inputs: int) -> Iterator[tuple[int, int]]:
 
 def run(targets: Sequence[Target], seed: int, share: float, deadline: float, workers: int) -> dict[str, Done]:
     """Run ``share`` of the inputs of all targets, by so many processes, until ``deadline`` (monotonic). Blocks of all
-    targets go on side by side, so that none is left out where the time is short.
+    targets go on side by side, so that none is left out where the time is short. A reader that takes its process with it,
+    or does not end, has let something escape too.
     """
     done = {target.name: Done() for target in targets}
     wanted = {target.name: blocks(target, max(target.block, round(target.inputs * share))) for target in targets}
-    running: dict[Future[Done], str] = {}
+    running: dict[Future[Done], tuple[str, int]] = {}
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_give_way) as pool:
         while True:
             if time.monotonic() > deadline:
                 wanted.clear()
             for target in targets:
-                while target.name in wanted and sum(name == target.name for name in running.values()) < workers:
+                while target.name in wanted and sum(name == target.name for name, _ in running.values()) < workers:
                     block = next(wanted[target.name], None)
                     if block is None or len(done[target.name].escapes) >= _MOST_TOLD:
                         del wanted[target.name]
                     else:
-                        running[pool.submit(run_block, target, seed, *block)] = target.name
+                        running[pool.submit(run_block, target, seed, *block)] = target.name, block[0]
             if not running:
                 return done
-            for finished in wait(running, return_when=FIRST_COMPLETED).done:
-                done[running.pop(finished)].add(finished.result())
+            patience = deadline + _PATIENCE_SECONDS - time.monotonic()
+            finished = wait(running, timeout=max(0.0, patience), return_when=FIRST_COMPLETED).done
+            try:
+                for future in finished:
+                    name, _ = running[future]
+                    done[name].add(future.result())
+                    del running[future]
+            except BrokenProcessPool:
+                _give_up(done, seed, running.values(), "a process that read one of these blocks has died")
+                return done
+            if not finished:
+                _give_up(done, seed, running.values(), f"not done {_PATIENCE_SECONDS:.0f} s after the end of the time")
+                for process in multiprocessing.active_children():
+                    process.kill()
+                return done
+
+
+def _give_up(done: dict[str, Done], seed: int, blocks: Iterable[tuple[str, int]], error: str) -> None:
+    for name, block in blocks:
+        done[name].escapes.append(Escape(name, seed, block, error, ()))
 
 
 def _give_way() -> None:
     """What is measured beside the fuzzers goes before them. Refusals are logged, which nobody reads here."""
-    os.nice(10)
+    os.nice(19)
     logging.disable()

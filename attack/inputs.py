@@ -168,21 +168,21 @@ def load_tests() -> ReaderTester:
 ANSWERS: Final = Target(
     name="answers",
     what="`/pods`, `/stats/summary`, `/metrics/resource` and the metrics API's",
-    inputs=400_000,
+    inputs=250_000,
     block=2_000,
     tester=answers,
 )
 WEB_CONFIGURATIONS: Final = Target(
     name="web configurations",
     what="YAML of `--web.config.file`",
-    inputs=20_000,
+    inputs=15_000,
     block=200,
     tester=web_configurations,
 )
 LOAD_TESTS: Final = Target(
     name="load tests",
     what="`run.json` and `k6.log`, to the report's pages",
-    inputs=20_000,
+    inputs=10_000,
     block=500,
     tester=load_tests,
 )

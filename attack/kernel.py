@@ -71,7 +71,7 @@ _WORDS: Final = (
 )
 _FAST_SHARE: Final = 0.3
 """Of the inputs, those that are the three files of every tick at one go."""
-_LAYOUT_SHARE: Final = 0.2
+_LAYOUT_SHARE: Final = 0.1
 """Those in which more than numbers may change."""
 _ANOTHER_KERNEL: Final = 0.002
 """How often the files of another kernel come."""
@@ -175,7 +175,7 @@ def _hold(values: Values) -> None:
 KERNEL_FILES: Final = Target(
     name="kernel files",
     what="every row and grammar of `collector/cgroup`, in all ways of reading it, which must agree",
-    inputs=9_600_000,
+    inputs=9_700_000,
     block=20_000,
     tester=KernelTester,
 )

@@ -5,6 +5,7 @@ what it holds, what it logs and how it answers its probes.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -34,6 +35,8 @@ PODS: Final = 110
 
 RUNAWAY_BYTES: Final = 512 * MIB
 """An attack is ended here: twice the limit says enough, and the machine has other users."""
+
+KNOWN_TOKEN: Final = "known"
 
 _PROBE_EVERY_SECONDS: Final = 0.25
 _PROBE_SECONDS: Final = 5.0
@@ -65,12 +68,18 @@ def tree(pods: int = PODS) -> Iterator[Tree]:
         yield make_tree(Path(folder) / "tree", pods)
 
 
+class NotUp(Exception):
+    """The program does not answer; what it has logged."""
+
+
 class Kubelet:
     """Answers what ``body`` gives, whole or cut short; it stands for the API server too, which is asked where it fails."""
 
     def __init__(self, body: Callable[[], bytes]) -> None:
         self.body = body
         self.asked = 0
+        self.reviewed = 0
+        """Tokens and rights; :data:`KNOWN_TOKEN` alone is somebody's."""
         self.cut = False
         """Whether the answer ends in its middle."""
         kubelet = self
@@ -84,6 +93,21 @@ class Kubelet:
                 self.end_headers()
                 with suppress(ConnectionError):
                     self.wfile.write(body[: -(len(body) // 16)] if kubelet.cut else body)
+                self.close_connection = True
+
+            def do_POST(self) -> None:
+                kubelet.reviewed += 1
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                known = review["kind"] != "TokenReview" or review["spec"]["token"] == KNOWN_TOKEN
+                status = (
+                    {"authenticated": known, "user": {"username": "scraper"}} if known else {"authenticated": False}
+                )
+                body = json.dumps({**review, "status": {"allowed": True, **status}}).encode()
+                self.send_response(201)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with suppress(ConnectionError):
+                    self.wfile.write(body)
                 self.close_connection = True
 
             def log_message(self, *args: object) -> None:
@@ -179,13 +203,19 @@ class Served:
             raise
         return made
 
-    def get(self, path: str, *, seconds: float = 30.0, **headers: str) -> tuple[int, bytes]:
-        """Ask once: status and body. Raises :class:`OSError` or :class:`http.client.HTTPException`."""
+    def get(self, path: str, *, seconds: float = 30.0, address: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
+        """Ask once, from an address of this machine: status and body. Raises :class:`OSError` or
+        :class:`http.client.HTTPException`.
+        """
         asked: http.client.HTTPConnection
+        source = (address, 0)
         if self._tls is not None:
-            asked = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=seconds, context=self._tls)
+            context = self._tls
+            asked = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=seconds, context=context, source_address=source
+            )
         else:
-            asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+            asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds, source_address=source)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             asked.request("GET", path, headers={**self._headers, **named})
@@ -223,7 +253,7 @@ def served(
     headers: Mapping[str, str] | None = None,
     most_files: int | None = None,
 ) -> Iterator[Served]:
-    """Serve a node, and end it. Raises :class:`RuntimeError` with its log if it does not come up."""
+    """Serve a node, and end it. Raises :class:`NotUp`."""
     port, peer = free_port(), Kubelet(kubelet or (lambda: of.pods_json))
     with tempfile.TemporaryDirectory(prefix="podtally-attack-") as folder:
         program = Program(
@@ -237,7 +267,7 @@ def served(
         node = Served(program, port, peer, tls, headers or {})
         try:
             if not wait_for(node.probe, _STARTS_WITHIN_SECONDS):
-                raise RuntimeError(f"podtally does not come up:\n{program.logged()[-2000:]}")
+                raise NotUp(f"podtally does not come up: {program.logged()[-2000:]}")
             yield node
         finally:
             program.end()

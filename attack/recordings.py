@@ -173,7 +173,7 @@ def _written(data: bytes) -> str:
 RECORDINGS: Final = Target(
     name="recordings",
     what="archives changed in files, names, headers and packed bytes, read and replayed",
-    inputs=40_000,
+    inputs=15_000,
     block=250,
     tester=RecordingTester,
 )

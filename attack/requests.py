@@ -21,11 +21,11 @@ from typing import Final
 
 from attack.fuzz import Done, Escape, Sample
 from attack.mutate import BLANKS, NUMBERS, changed
-from attack.node import Kubelet, Program, Served, wait_for
+from attack.node import Kubelet, NotUp, Program, Served, wait_for
 from tests.helpers import EMPTY_LIST, free_port
 from tests.support import FIXTURES
 
-INPUTS: Final = 60_000
+INPUTS: Final = 40_000
 """In a whole campaign."""
 _AT_ONCE: Final = 48
 _WAIT_SECONDS: Final = 0.05
@@ -78,7 +78,7 @@ def run(seed: int, inputs: int, deadline: float) -> Done:
         node = Served(program, port, kubelet, None, {})
         try:
             if not wait_for(node.probe, 60):
-                raise RuntimeError(f"podtally does not come up:\n{program.logged()[-2000:]}")
+                raise NotUp(f"podtally does not come up: {program.logged()[-2000:]}")
             while done.inputs < inputs and time.monotonic() < deadline and not done.escapes:
                 requests = [make(random) for _ in range(min(_AT_ONCE, inputs - done.inputs))]
                 statuses = ask(node, requests)

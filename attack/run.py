@@ -14,9 +14,9 @@ import logging
 import os
 import resource
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -38,12 +38,10 @@ TICKS: Final = 1_000_000
 _STARTS: Final = 40
 _LEAST_STARTS: Final = 6
 _STOPPED_SECONDS: Final = 40.0
-_SERVED_SHARE: Final = 0.45
-"""Of the time, at the most, what is done before the fuzzers."""
 _LAST_SECONDS: Final = 20.0
-"""For what runs beside the fuzzers to settle, and for what would have no time otherwise."""
-_TICKS_SHARE: Final = 0.5
-"""Of the time that is left then, what the ticks in a row have."""
+"""For what is under way when the time is over."""
+_TICKS_SHARE: Final = 0.55
+"""Of the time, at the most, what the ticks in a row have; the fuzzers have what they leave."""
 
 TARGETS: Final = (KERNEL_FILES, ANSWERS, RECORDINGS, WEB_CONFIGURATIONS, LOAD_TESTS)
 
@@ -63,6 +61,7 @@ class Campaign:
         self.only = only
         self.workers = os.cpu_count() or 1
         self.rows: list[Row] = []
+        self.done: dict[str, Done] = {}
         self.inputs: list[Row] = []
         self.escapes: list[str] = []
 
@@ -82,54 +81,55 @@ class Campaign:
             _say(" | ".join(cell for cell in row.cells() if cell not in ("", "-")))
 
     def run(self) -> None:
-        """All of it: what is measured alone comes first, what takes long and little CPU goes on beside the fuzzers."""
-        for attack in ATTACKS:
-            if not attack.beside and self.wanted(attack.name):
-                self.add(lambda attack=attack: served.run(attack, self.share))  # type: ignore[misc]
-        end = max(self.until(_SERVED_SHARE), time.monotonic() + _LAST_SECONDS)
-        if self.wanted("signals"):
-            self.add(lambda: ends.signals(self.seed, max(_LEAST_STARTS, round(_STARTS * self.share)), end))
-        if self.wanted("stopped"):
-            self.add(lambda: ends.stopped(max(3.0, _STOPPED_SECONDS * self.share)))
-        if self.wanted("recording with"):
-            self.add(lambda: ends.bombs(max(end, time.monotonic() + _LAST_SECONDS)))
-        beside = [threading.Thread(target=self._beside, args=(attack,)) for attack in ATTACKS if attack.beside]
-        for thread in beside:
-            thread.start()
-        self._ticks()
-        self._fuzz()
-        for thread in beside:
-            thread.join()
+        """All of it: attacks one after the other, and beside them, at the least of priorities, what computes all the time,
+        and what takes long.
+        """
+        end = self.until(1.0) - _LAST_SECONDS
+        with ThreadPoolExecutor() as beside:
+            going = [beside.submit(self._attack, attack, end) for attack in ATTACKS if attack.beside]
+            going.append(beside.submit(self._compute, end))
+            for attack in ATTACKS:
+                if not attack.beside:
+                    self._attack(attack, end)
+            if self.wanted("signals"):
+                self.add(lambda: ends.signals(self.seed, max(_LEAST_STARTS, round(_STARTS * self.share)), end))
+            if self.wanted("stopped"):
+                self.add(lambda: ends.stopped(max(3.0, _STOPPED_SECONDS * self.share)))
+            if self.wanted("recording with"):
+                self.add(lambda: ends.bombs(end))
+            if self.wanted(requests.NAME):
+                inputs = max(1000, round(requests.INPUTS * self.share))
+                self.done[requests.NAME] = requests.run(self.seed, inputs, end)
+            for each in going:
+                each.result()
+        order = [attack.name for attack in ATTACKS]
+        self.rows.sort(key=lambda row: order.index(row.attack) if row.attack in order else len(order))
+        self._tell_inputs()
 
-    def _left(self) -> float:
-        return max(1.0, self.until(1.0) - time.monotonic())
-
-    def _beside(self, attack: Attack) -> None:
+    def _attack(self, attack: Attack, deadline: float) -> None:
         if self.wanted(attack.name):
-            left = max(10.0, self._left() - _LAST_SECONDS)
-            self.add(lambda: served.run(attack, self.share, left if attack.count == 0 else None))
+            self.add(lambda: served.run(attack, self.share, deadline))
+
+    def _compute(self, deadline: float) -> None:
+        self._ticks()
+        targets = [target for target in TARGETS if self.wanted(target.name)]
+        if targets:
+            self.done |= fuzz.run(targets, self.seed, self.share, deadline, self.workers)
 
     def _ticks(self) -> None:
         if not self.wanted("ticks in a row"):
             return
         ticks = max(1000, round(TICKS * self.share))
-        parts = churn.run(self.seed, ticks, time.monotonic() + _TICKS_SHARE * self._left(), self.workers)
+        parts = churn.run(self.seed, ticks, self.until(_TICKS_SHARE), self.workers)
         self.add(lambda: churned(parts, ticks))
 
-    def _fuzz(self) -> None:
-        targets = [target for target in TARGETS if self.wanted(target.name)]
-        done: dict[str, Done] = {}
-        if self.wanted(requests.NAME):
-            number = max(1000, round(requests.INPUTS * self.share))
-            done[requests.NAME] = requests.run(self.seed, number, time.monotonic() + 0.3 * self._left())
-        if targets:
-            done |= fuzz.run(targets, self.seed, self.share, self.until(1.0) - _LAST_SECONDS / 2, self.workers)
+    def _tell_inputs(self) -> None:
         what = {target.name: target.what for target in TARGETS}
-        for name, one in done.items():
+        for name, one in self.done.items():
             self.inputs.append(fuzzed(name, what.get(name, "changed bytes, to a program that serves"), one))
             self.escapes += [escape.told() for escape in one.escapes]
         if not self.only:
-            total = sum(one.inputs for one in done.values())
+            total = sum(one.inputs for one in self.done.values())
             least = round(LEAST_INPUTS * self.share)
             faults = (f"fewer than {least:,} in this time",) if total < least else ()
             self.inputs.append(Row("all", f"{total:,}", faults))
@@ -170,8 +170,8 @@ def page(campaign: Campaign) -> str:
     lines = [
         "# What it was attacked with",
         "",
-        f"Written by `make attack`, of {campaign.seconds:.0f} s, with seed {campaign.seed}; `make attack ATTACK_SECONDS=90` does a",
-        "tenth of everything. On this machine:",
+        f"Written by `make attack`, of {campaign.seconds:.0f} s, with seed {campaign.seed}; `make attack ATTACK_SECONDS=300` does a",
+        "third of everything. On this machine:",
         f"{machine()}.",
         "",
         f"{verdict} Each attack is on a program of its own, started as the DaemonSet starts it, with a node of files and a",

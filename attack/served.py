@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from attack.attacks import Attack, Setting, Told, Under
-from attack.node import MIB, Served, Watch, limit_bytes, served, tree, wait_for
+from attack.node import MIB, NotUp, Served, Watch, limit_bytes, served, tree, wait_for
 from attack.rows import Row
 
 GROWTH_BYTES: Final = 8 * MIB
@@ -19,7 +20,7 @@ GROWTH_BYTES: Final = 8 * MIB
 _SETTLES_WITHIN_SECONDS: Final = 20.0
 """What the program may let go of late, as of connections that it closes by a timer."""
 
-_LEAST_SECONDS: Final = 12.0
+_LEAST_SECONDS: Final = 6.0
 """Of an attack, however short the campaign."""
 
 _PAGES: Final = ("/metrics", "/metrics/resource", "/metrics/cadvisor", "/api/v1/pods", "/", "/readyz")
@@ -27,10 +28,19 @@ _WARM_ROUNDS: Final = 6
 _MISSED: Final = 'podtally_ticks_total{result="missed"}'
 
 
-def run(attack: Attack, share: float, seconds: float | None = None) -> Row:
-    """Run ``share`` of an attack, for ``seconds`` or its share of its own; the row."""
+def run(attack: Attack, share: float, deadline: float) -> Row:
+    """Run ``share`` of an attack, until its time or the ``deadline`` (monotonic) is over; the row."""
+    if time.monotonic() > deadline:
+        return Row(attack.name, "0", ("not begun: the time was over",))
+    try:
+        return _run(attack, share, deadline)
+    except (OSError, http.client.HTTPException, NotUp) as error:
+        return Row(attack.name, "0", (f"not begun: {' '.join(str(error).split())[:300]}",))
+
+
+def _run(attack: Attack, share: float, deadline: float) -> Row:
     count = max(1, round(attack.count * share))
-    lasts = max(_LEAST_SECONDS, attack.seconds * share) if seconds is None else seconds
+    lasts = math.inf if attack.beside else max(_LEAST_SECONDS, attack.seconds * share)
     with tempfile.TemporaryDirectory(prefix="podtally-attack-") as folder, tree(attack.pods) as of:
         setting = attack.setting(Path(folder)) if attack.setting is not None else Setting()
         with served(
@@ -39,9 +49,10 @@ def run(attack: Attack, share: float, seconds: float | None = None) -> Row:
             _warm(node)
             before_bytes, missed = node.program.rss_bytes(), node.value(_MISSED)
             with Watch(node) as watch:
-                under = Under(node, watch, of, count, time.monotonic() + lasts)
+                under = Under(node, watch, of, count, min(deadline, time.monotonic() + lasts))
                 told = _act(attack, under)
-                wait_for(lambda: node.program.rss_bytes() <= before_bytes + GROWTH_BYTES, _SETTLES_WITHIN_SECONDS)
+                settles_within = 1.0 if watch.runs_away else _SETTLES_WITHIN_SECONDS
+                wait_for(lambda: node.program.rss_bytes() <= before_bytes + GROWTH_BYTES, settles_within)
                 after_bytes = node.program.rss_bytes()
             peak_bytes = max(watch.peak_bytes, node.program.peak_bytes())
             missed_ticks = _missed_since(node, missed)
@@ -80,7 +91,7 @@ def _warm(node: Served) -> None:
         for page in _PAGES:
             node.get(page)
             node.get(page, Accept_Encoding="gzip")
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 def _missed_since(node: Served, missed: float) -> int | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from collections.abc import Iterator
 from random import Random
 
@@ -142,3 +145,30 @@ def test_seeds_are_small_and_of_all_that_is_read() -> None:
     assert all(kernel_files().values())
     assert sum(path.stat().st_size for path in SEEDS.rglob("*") if path.is_file()) < 64_000
     assert (SEEDS / KERNEL).is_file()
+
+
+class Deadly(Forgetful):
+    """A reader that takes its process with it."""
+
+    def check(self, sample: Sample) -> bool:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+
+def test_a_reader_that_kills_its_process_has_let_something_escape() -> None:
+    """The blocks that were under way when a process has died are told, and the campaign goes on."""
+    deadly = Target(name="deadly", what="", inputs=10, block=10, tester=Deadly)
+
+    done = fuzz.run([deadly], SEED, 1.0, time.monotonic() + 60, 1)
+
+    assert [escape.error for escape in done["deadly"].escapes] == ["a process that read one of these blocks has died"]
+
+
+def test_all_targets_are_run_by_all_processes() -> None:
+    """Each target has its inputs, in blocks, whatever the order in which they come back."""
+    targets = [Target(name=name, what="", inputs=90, block=40, tester=Forgetful) for name in ("one", "two")]
+
+    done = fuzz.run(targets, SEED, 1.0, time.monotonic() + 60, 2)
+
+    assert all(one.escapes and one.inputs <= 90 for one in done.values())
+    assert done["one"].escapes[0].samples == (Sample("text", (b"a",)), Sample("text", (b"x",)))
