@@ -151,8 +151,7 @@ class Forest:
         """Directories that failed for a tick."""
         self.root = self._node()
         self.root.files["cgroup.controllers"] = b"cpu memory\n"
-        self._kubepods = self.root.children["kubepods"] = self._node()
-        self._place = self._kubepods.children["burstable"] = self._node()
+        self._place = self.root.children["kubepods"] = self._node()
         self._pods: dict[str, Pod] = {}
         self._failing: list[Node] = []
         self._wanted = True
@@ -181,7 +180,7 @@ class Forest:
         for node in self._failing:
             node.failing = None
         self._failing.clear()
-        if 0.5 < chance < 0.8:
+        if 0.5 < chance < 0.65:
             self._change()
         if chance > 0.97:
             self._fail()
@@ -283,7 +282,7 @@ def _item(pod: Pod) -> dict[str, Any]:
     ]
     return {
         "metadata": {"name": pod.name, "namespace": "ns", "uid": pod.uid, "labels": {"app": pod.name}},
-        "status": {"phase": "Running", "qosClass": "Burstable", "containerStatuses": statuses},
+        "status": {"phase": "Running", "qosClass": "Guaranteed", "containerStatuses": statuses},
     }
 
 
@@ -318,7 +317,7 @@ def churn(seed: int, ticks: int, deadline: float = math.inf, pods: int = 1) -> C
     forest = Forest(Random(f"churn/{seed}"), pods)
     demand = Demand()
     collector = Collector(
-        walker=Walker(forest, slow_every=5, needs=needs(DEFAULT_GROUPS), seldom_wanted=demand.at),
+        walker=Walker(forest, slow_every=10, needs=needs(DEFAULT_GROUPS), seldom_wanted=demand.at),
         answers=forest,
         history=History(window_ns=15 * SECOND_NS, interval_ns=SECOND_NS),
         node_name="churn",

@@ -55,8 +55,8 @@ def signals(seed: int, starts: int, deadline: float) -> Row:
                 faults[f"{number.name} did not end it within {_ENDS_WITHIN_SECONDS:.0f} s"] += 1
             if "Traceback" in program.logged():
                 faults[f"a traceback upon {number.name}"] += 1
-            if number == signal.SIGTERM and status not in (0, -signal.SIGTERM):
-                faults[f"exit status {status} upon SIGTERM"] += 1
+            if status not in (0, -number, 128 + number):
+                faults[f"exit status {status} upon {number.name}"] += 1
     told = tuple(f"{times} x {what}" for what, times in sorted(faults.items()))
     return Row("signals at random moments", f"{done:,}", told)
 

@@ -173,7 +173,7 @@ def _written(data: bytes) -> str:
 RECORDINGS: Final = Target(
     name="recordings",
     what="archives changed in files, names, headers and packed bytes, read and replayed",
-    inputs=15_000,
+    inputs=6_000,
     block=250,
     tester=RecordingTester,
 )
