@@ -40,7 +40,7 @@ _LEAST_STARTS: Final = 6
 _STOPPED_SECONDS: Final = 40.0
 _LAST_SECONDS: Final = 20.0
 """For what is under way when the time is over."""
-_TICKS_SHARE: Final = 0.55
+_TICKS_SHARE: Final = 0.65
 """Of the time, at the most, what the ticks in a row have; the fuzzers have what they leave."""
 
 TARGETS: Final = (KERNEL_FILES, ANSWERS, RECORDINGS, WEB_CONFIGURATIONS, LOAD_TESTS)
