@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 RECORDING ?= tests/fixtures/cgroupfs/parity-1hz.tar.zst
 LISTEN ?= 127.0.0.1:9753
 PROMETHEUS ?= 127.0.0.1:9090
+ATTACK_SECONDS ?= 900
 
-.PHONY: help run monitor test format docs schema bench e2e loadtest image sbom audit lock clean
+.PHONY: help run monitor test format docs schema bench attack e2e loadtest image sbom audit lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -56,6 +57,9 @@ schema: $(VENV)/dev ## hold the dashboards against Grafana's own types and units
 
 bench: $(VENV)/dev ## measure cost per tick and per scrape, beside a plain C loop; writes docs/bench.md
 	$(BIN)/python -m bench.run
+
+attack: $(VENV)/dev ## attack it for 15 minutes, or ATTACK_SECONDS: fuzzers, clients, a kubelet; writes docs/attack.md if it is whole
+	$(BIN)/python -m attack.run --seconds $(ATTACK_SECONDS)
 
 e2e: $(VENV)/dev ## a real node in QEMU, the DaemonSet on it, its numbers beside kubectl top (docs/development.md)
 	$(BIN)/python -m tests.e2e run

@@ -1,0 +1,1 @@
+"""Attacks on podtally that can be repeated: `make attack`."""
