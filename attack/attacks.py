@@ -6,396 +6,83 @@ at its peak and after is looked at for all of them by :mod:`attack.served`.
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
-import socket
 import ssl
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import bcrypt
 import trustme
 
-from attack.node import KNOWN_TOKEN, MIB, PODS, Served, Watch, wait_for
-from attack.pods import Comings
-from bench.tree import Tree
-
-_CADVISOR: Final = b"GET /metrics/cadvisor HTTP/1.1\r\nHost: x\r\n\r\n"
-_HEALTHZ: Final = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-_SMALL_BUFFER: Final = 2304
-"""The least that Linux gives a socket: of an answer it takes next to nothing."""
-
-_LOG_BYTES_AT_ONCE: Final = 64 << 10
-_LOG_BYTES_A_SECOND: Final = 10_000
-"""What strangers may make it log: a megabyte in 100 s."""
-
-
-@dataclass(slots=True)
-class Told:
-    """What an attack did."""
-
-    done: int = 0
-    faults: list[str] = field(default_factory=list)
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Under:
-    """What an attack is given."""
-
-    node: Served
-    watch: Watch
-    tree: Tree
-    count: int
-    deadline: float
-    """Monotonic."""
-
-    @property
-    def over(self) -> bool:
-        """Whether to end now."""
-        return time.monotonic() > self.deadline or self.watch.runs_away
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attack:
-    """One of them."""
-
-    name: str
-    count: int
-    """In a whole campaign."""
-    seconds: float
-    """How long it may take there, and how long it takes where ``count`` is of no moment."""
-    act: Callable[[Under], Told]
-    setting: Callable[[Path], Setting] | None = None
-    """How the program is started for it, with files in a folder; ``None``: by default."""
-    pods: int = PODS
-    beside: bool = False
-    """Whether it is run beside the fuzzers: it takes long, and little CPU."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """How the program is started."""
-
-    arguments: tuple[str, ...] = ()
-    tls: ssl.SSLContext | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """By which this scraper is let in."""
-    most_files: int | None = None
-
-
-# --- clients that ask and do not read -------------------------------------------------------------------------------
-
-
-def abort(under: Under) -> Told:
-    """Scrapes that are given up after the first bytes of the answer, one after the other, as by a time-out."""
-    told = Told()
-    while told.done < under.count and not under.over:
-        with under.node.connect(receive_bytes=4096) as client:
-            client.sendall(_CADVISOR)
-            client.recv(16)
-        told.done += 1
-    return told
-
-
-def never_read(under: Under) -> Told:
-    """Clients that ask and never read, all at one time."""
-    told = Told()
-    with _clients() as clients:
-        while told.done < under.count and not under.over:
-            clients.append(under.node.connect(receive_bytes=_SMALL_BUFFER))
-            clients[-1].sendall(_CADVISOR)
-            told.done += 1
-        _hold(under, 5.0)
-    return told
-
-
-def scrape_at_once(under: Under) -> Told:
-    """Scrapers that read what they asked for, all at one time, without gzip."""
-    statuses: Counter[str] = Counter()
-
-    def scrape() -> None:
-        try:
-            statuses[str(under.node.get("/metrics/cadvisor", seconds=60)[0])] += 1
-        except (OSError, http.client.HTTPException) as error:
-            statuses[type(error).__name__] += 1
-
-    _together(scrape, under.count)
-    told = Told(statuses.total(), note=", ".join(f"{number} x {what}" for what, number in sorted(statuses.items())))
-    if not statuses["200"] or statuses.keys() - {"200", "503"}:
-        told.faults.append(f"answers: {told.note}")
-    return told
-
-
-def go_slow(under: Under) -> Told:
-    """Clients of which half say nothing, and half send a header a byte at a time."""
-    told = Told()
-    with _clients() as clients:
-        while told.done < under.count and not under.over:
-            clients.append(under.node.connect())
-            if told.done % 2:
-                clients[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: ")
-            told.done += 1
-        end = time.monotonic() + 10
-        while time.monotonic() < end and not under.over:
-            for client in clients[1::2]:
-                with suppress(OSError):
-                    client.sendall(b"a")
-            time.sleep(0.5)
-        told.note = f"{sum(map(_is_open, clients)):,} still open at the end"
-    return told
-
-
-def _is_open(client: socket.socket) -> bool:
-    """Whether the program has not closed it."""
-    client.setblocking(False)
-    try:
-        return bool(client.recv(1))
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
-def half_close(under: Under) -> Told:
-    """Clients that say that they will send no more, and wait for the answer."""
-    told = Told()
-    unanswered = 0
-    while told.done < under.count and not under.over:
-        with under.node.connect() as client:
-            client.sendall(_HEALTHZ)
-            client.shutdown(socket.SHUT_WR)
-            try:
-                unanswered += not client.recv(16).startswith(b"HTTP/1.1 200")
-            except OSError:
-                unanswered += 1
-        told.done += 1
-    if unanswered:
-        told.faults.append(f"{unanswered} of {told.done} were not answered")
-    return told
-
-
-def hold_idle(under: Under) -> Told:
-    """More idle clients than there are descriptors, at a limit of 1,000."""
-    before = under.node.value(_EXHAUSTED)
-    told = Told()
-    with _clients() as clients:
-        while told.done < under.count and not under.over:
-            with suppress(OSError):
-                clients.append(under.node.connect(seconds=2))
-            told.done += 1
-        _hold(under, 5.0)
-    _told_of_log(under, told)
-    exhausted = under.node.value(_EXHAUSTED) - before
-    if exhausted:
-        told.faults.append(f"{exhausted:.0f} reads found no descriptor")
-    return told
-
-
-_EXHAUSTED: Final = 'podtally_read_errors_total{reason="exhausted"'
-
-
-# --- the kubelet and the tenants ------------------------------------------------------------------------------------
-
-
-def _padded(body: bytes, size_bytes: int, name: str) -> bytes:
-    """The list with as many variables in its containers' environments, and its pods renamed."""
-    items: list[dict[str, Any]] = json.loads(body)["items"]
-    of_each = size_bytes // len(items)
-    for number, item in enumerate(items):
-        item["metadata"]["name"] = f"{name}-{number}"
-        variables = [{"name": f"VARIABLE_{place:05}", "value": "v" * 20} for place in range(of_each // 62)]
-        item["spec"]["containers"][0]["env"] = variables
-    return json.dumps({"kind": "PodList", "apiVersion": "v1", "items": items}).encode()
-
-
-def cut_answers(under: Under) -> Told:
-    """Answers of the kubelet and of the API server of 8 MiB that end too early, two a second."""
-    kubelet, told = under.node.kubelet, Told()
-    whole = kubelet.body
-    body = _padded(under.tree.pods_json, 8 * MIB, "cut")
-    kubelet.body, kubelet.cut = (lambda: body), True
-    begun = kubelet.asked
-    wait_for(lambda: kubelet.asked - begun >= under.count or under.over, 1e9)
-    told.done = min(under.count, kubelet.asked - begun)
-    kubelet.body, kubelet.cut = whole, False
-    if not wait_for(under.node.ready, 20):
-        told.faults.append("not ready 20 s after the kubelet answers again")
-    return told
-
-
-def large_list(under: Under) -> Told:
-    """A list of pods of 64 MiB, as tenants can make it: 600 KiB of each pod."""
-    kubelet, node, told = under.node.kubelet, under.node, Told()
-    body = _padded(under.tree.pods_json, 64 * MIB, "large")
-    told.note = f"{len(body) / MIB:.0f} MiB"
-    kubelet.body = lambda: body
-    begun = kubelet.asked
-    named = 'pod_info{namespace="team-'
-
-    def renamed() -> int:
-        lines = node.get("/metrics")[1].decode().splitlines()
-        return sum(line.startswith(named) and 'pod="large-' in line for line in lines)
-
-    wait_for(lambda: renamed() == PODS or under.over, under.deadline - time.monotonic(), every=0.5)
-    wait_for(lambda: kubelet.asked - begun >= under.count or under.over, under.deadline - time.monotonic())
-    told.done = min(under.count, kubelet.asked - begun)
-    found = renamed()
-    if found != PODS:
-        told.faults.append(f"{found} of {PODS} pods are named by it")
-    return told
-
-
-def come_and_go(under: Under) -> Told:
-    """Pods and containers that come and go, with a scraper and a kubelet that knows of them."""
-    comings = Comings(under.tree, seed=1)
-    under.node.kubelet.body = comings.pods_json
-    told = Told()
-    pages = ("/metrics", "/metrics/resource", "/metrics/cadvisor", "/api/v1/pods", "/")
-    while not under.over:
-        comings.change()
-        told.done += 1
-        if told.done % 4 == 0:
-            under.node.get(pages[told.done // 4 % len(pages)], Accept_Encoding="gzip" if told.done % 8 else "identity")
-        time.sleep(0.25)
-    comings.settle()
-    return told
-
-
-# --- strangers ------------------------------------------------------------------------------------------------------
-
-_MALFORMED: Final = (
-    b"GET * HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"F@O / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"\0" * 8000 + b"\r\n\r\n",
-    b"GET http://[" + b"\xff" * 8000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET http://x:" + b"9" * 8000 + b"/ HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"\x1b]0;x\x07 \xff\r\n\r\n",
+from attack.clients import (
+    abort,
+    basic,
+    flood_malformed,
+    go_slow,
+    guess_passwords,
+    half_close,
+    hold_idle,
+    hold_silent_tls,
+    never_read,
+    scrape_at_once,
+    show_tokens,
 )
+from attack.kubelet import come_and_go, cut_answers, large_list
+from attack.node import KNOWN_TOKEN, MIB
+from attack.under import Attack, Setting, Told, Under
+
+_FAKES: Final = 140
+"""Pods beside those of the node: with them the list is nearly as large as one that is kept may be."""
+_LISTS: Final = "[" + ",".join(["[]"] * 600_000) + "]"
+"""What Python takes the most memory for, by its characters; within what is parsed of a pod."""
 
 
-def flood_malformed(under: Under) -> Told:
-    """Requests that are none, as fast as they are refused: what is logged of them is bounded."""
+def _filled(item: dict[str, Any], annotation: str) -> bytes:
+    """The pod as JSON, with about as much in it as is kept of one, and an annotation, which is not kept."""
+    status = item["status"]["containerStatuses"][0]
+    item["spec"]["initContainers"] = [{"name": "n", "image": "i"}] * 64
+    item["status"]["initContainerStatuses"] = [
+        {**status, "name": f"init-{number}", "containerID": f"containerd://{number:064x}"} for number in range(64)
+    ]
+    text = json.dumps({**item, "metadata": {**item["metadata"], "annotations": {"a": 0}}})
+    return text.replace('{"a": 0}', f'{{"a": {annotation}}}').encode()
+
+
+def all_at_once(under: Under) -> Told:
+    """The worst of clients, the kubelet and tenants at one time: what each may hold, they hold together."""
+    items = json.loads(under.tree.pods_json)["items"]
+    filled = [_filled(item, _LISTS if number % 8 == 0 else '""') for number, item in enumerate(items)]
+    uid = items[1]["metadata"]["uid"].encode()
+    filled += [filled[1].replace(uid, f"0000-{number:08}".encode()) for number in range(_FAKES)]
+    body = b'{"kind":"PodList","items":[' + b",".join(filled) + b"]}"
+    under.node.kubelet.body = lambda: body
     told = Told()
-    while not under.over:
-        with suppress(OSError), under.node.connect(seconds=2) as client:
-            client.sendall(_MALFORMED[told.done % len(_MALFORMED)])
-            client.recv(4096)
-        told.done += 1
-    _told_of_log(under, told)
-    return told
 
-
-def _told_of_log(under: Under, told: Told) -> None:
-    program = under.node.program
-    seconds = time.monotonic() - under.watch.begun
-    grown = program.log_bytes() - under.watch.log_bytes
-    told.note = f"{grown:,} bytes of log in {seconds:.0f} s"
-    if grown > _LOG_BYTES_AT_ONCE + _LOG_BYTES_A_SECOND * seconds:
-        told.faults.append(f"the log grows by more than {_LOG_BYTES_A_SECOND:,} bytes a second")
-    if b"\x1b" in program.log.read_bytes():
-        told.faults.append("there are raw escapes in the log")
-
-
-def hold_silent_tls(under: Under) -> Told:
-    """Connections to the TLS port that never begin the handshake, made anew all the time, and then ones without TLS."""
-    told = Told()
-    while told.done < under.count and not under.over:
-        with _clients() as clients:
-            for _ in range(_SILENT):
-                with suppress(OSError):
-                    clients.append(under.node.connect(seconds=2))
-                told.done += 1
-            _hold(under, 4.0)
-        for _ in range(_SILENT):
-            with suppress(OSError), under.node.connect(seconds=2) as client:
-                client.sendall(_HEALTHZ)
-    return told
-
-
-_SILENT: Final = 70
-"""At one time: more than the 64 that may be open with TLS."""
-
-
-def guess_passwords(under: Under) -> Told:
-    """Forty guessers of a password, of two addresses. A scraper that was let in before is let in each time, and one that
-    comes new, of an address of its own, while they guess.
-    """
-    told = _guess(under, lambda number: _basic("prometheus", f"guess {number}"), _basic("fresh", "right"))
-    if "not once" in told.note:
-        told.faults.append("a scraper that comes new is not let in")
-    return told
-
-
-def show_tokens(under: Under) -> Told:
-    """The same with tokens that nobody has: the API server is asked about few of them."""
-    kubelet, begun = under.node.kubelet, time.monotonic()
-    before = kubelet.reviewed
-    told = _guess(under, lambda number: f"Bearer unknown-{number}", None)
-    seconds, reviewed = time.monotonic() - begun, kubelet.reviewed - before
-    told.note += f"; {reviewed} reviews in {seconds:.0f} s"
-    if reviewed > _REVIEWS_AT_ONCE + _REVIEWS_A_SECOND * seconds:
-        told.faults.append(f"more than {_REVIEWS_A_SECOND} reviews a second")
-    return told
-
-
-def _guess(under: Under, word: Callable[[int], str], fresh: str | None) -> Told:
-    """Guess, with a scraper beside it that was let in before and one that is ``fresh``."""
-    stop = threading.Event()
-    guesses: Counter[int] = Counter()
-
-    def guess(guesser: int) -> None:
-        address = f"127.0.0.{2 + guesser % 2}"
-        while not stop.is_set():
-            with suppress(OSError, http.client.HTTPException):
-                authorization = word(guesser * 10**6 + guesses.total())
-                guesses[under.node.get("/metrics/resource", address=address, Authorization=authorization)[0]] += 1
-
-    guessers = [threading.Thread(target=guess, args=(number,)) for number in range(_GUESSERS)]
-    for guesser in guessers:
-        guesser.start()
-    known: Counter[int] = Counter()
-    came: Counter[int] = Counter()
-    try:
+    def act(each: Callable[[Under], Told]) -> None:
         while not under.over:
-            known[under.node.get("/metrics/resource")[0]] += 1
-            if fresh is not None and not came[200]:
-                came[under.node.get("/metrics/resource", address="127.0.0.9", Authorization=fresh)[0]] += 1
-            time.sleep(0.3)
-    finally:
-        stop.set()
-        for guesser in guessers:
-            guesser.join()
-    told = Told(guesses.total(), note=f"the scraper is let in {known[200]} times of {known.total()}")
-    if fresh is not None:
-        told.note += f", a new one {f'at time {came.total()}' if came[200] else f'not once of {came.total()}'}"
-    if known.keys() != {200}:
-        told.faults.append("a scraper that was let in before is not let in")
-    if guesses[200]:
-        told.faults.append("a guess was let in")
+            # One takes connections from another, as it may.
+            with suppress(OSError, http.client.HTTPException):
+                each(replace(under, count=100))
+                told.done += 1
+
+    acts = (abort, never_read, scrape_at_once, go_slow, flood_malformed)
+    threads = [threading.Thread(target=act, args=(each,)) for each in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told.note = f"{', '.join(one.__name__ for one in acts)}, beside a list of {len(body) / MIB:.0f} MiB each second"
     return told
-
-
-_REVIEWS_AT_ONCE: Final = 40
-_REVIEWS_A_SECOND: Final = 10
-_GUESSERS: Final = 40
-
-
-def _basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-_KNOWN: Final = {"Authorization": _basic("prometheus", "right")}
 
 
 # --- how the program is started -------------------------------------------------------------------------------------
+
+_KNOWN: Final = {"Authorization": basic("prometheus", "right")}
 
 
 def _often(_: Path) -> Setting:
@@ -428,33 +115,10 @@ def _with_tls(folder: Path) -> Setting:
     return Setting(arguments=("--web.config.file", str(folder / "web.yml")), tls=client)
 
 
-@contextmanager
-def _clients() -> Iterator[list[socket.socket]]:
-    """Connections, which are closed at the end."""
-    clients: list[socket.socket] = []
-    try:
-        yield clients
-    finally:
-        for client in clients:
-            client.close()
-
-
-def _hold(under: Under, seconds: float) -> None:
-    """Wait while the clients hold on."""
-    wait_for(lambda: under.over, seconds)
-
-
-def _together(act: Callable[[], None], times: int) -> None:
-    threads = [threading.Thread(target=act) for _ in range(times)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 ATTACKS: Final = (
     Attack(name="scrapes given up", count=1000, seconds=180, act=abort),
     Attack(name="scrapes never read", count=200, seconds=30, act=never_read),
+    Attack(name="scrapes never read, TLS", count=200, seconds=40, act=never_read, setting=_with_tls),
     Attack(name="scrapers at once, no gzip", count=100, seconds=40, act=scrape_at_once),
     Attack(name="list of pods of 64 MiB", count=3, seconds=40, act=large_list, setting=_often),
     Attack(name="idle and slow clients", count=1000, seconds=25, act=go_slow),
@@ -463,6 +127,7 @@ ATTACKS: Final = (
     Attack(name="malformed requests", count=0, seconds=15, act=flood_malformed),
     Attack(name="guessed passwords", count=0, seconds=15, act=guess_passwords, setting=_with_passwords),
     Attack(name="unknown tokens", count=0, seconds=15, act=show_tokens, setting=_with_tokens),
+    Attack(name="all at once", count=0, seconds=40, act=all_at_once, setting=_often),
     Attack(name="half-closed clients", count=100, seconds=15, act=half_close, pods=20),
     Attack(name="cut answers of 8 MiB", count=500, seconds=400, act=cut_answers, setting=_often, beside=True),
     Attack(name="pods that come and go", count=0, seconds=600, act=come_and_go, pods=30, beside=True),

@@ -203,6 +203,17 @@ class Served:
             raise
         return made
 
+    def connect_with_tls(self, *, receive_bytes: int | None = None) -> socket.socket:
+        """The same with TLS, once it has shaken hands."""
+        made = self.connect(receive_bytes=receive_bytes)
+        if self._tls is None:
+            return made
+        try:
+            return self._tls.wrap_socket(made, server_hostname="127.0.0.1")
+        except OSError:
+            made.close()
+            raise
+
     def get(self, path: str, *, seconds: float = 30.0, address: str = "127.0.0.1", **headers: str) -> tuple[int, bytes]:
         """Ask once, from an address of this machine: status and body. Raises :class:`OSError` or
         :class:`http.client.HTTPException`.

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from attack import churn, ends, fuzz, requests, served
-from attack.attacks import ATTACKS, Attack
+from attack.attacks import ATTACKS
 from attack.fuzz import Done, Target
 from attack.inputs import ANSWERS, LOAD_TESTS, WEB_CONFIGURATIONS
 from attack.kernel import KERNEL_FILES
 from attack.node import MIB, limit_bytes
 from attack.recordings import RECORDINGS
 from attack.rows import Row, table
+from attack.under import Attack
 from bench.run import machine
 
 ROOT: Final = Path(__file__).resolve().parent.parent

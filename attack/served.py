@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from attack.attacks import Attack, Setting, Told, Under
 from attack.node import MIB, NotUp, Served, Watch, limit_bytes, served, tree, wait_for
 from attack.rows import Row
+from attack.under import Attack, Setting, Told, Under
 
 GROWTH_BYTES: Final = 8 * MIB
 """How much more it may hold after an attack than before."""

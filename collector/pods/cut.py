@@ -15,9 +15,9 @@ from typing import Any, Final, Literal, NamedTuple
 
 from collector.errors import AnswerError, AnswerTooLarge
 
-MOST_ITEM: Final = 4 << 20
+MOST_ITEM: Final = 2 << 20
 """Characters of the longest item that is parsed, for which Python takes some 20 bytes each for a moment. etcd takes
-objects of 1.5 MiB in protobuf: as JSON that is up to 4 MiB, and more only where nearly all of it has to be escaped."""
+objects of 1.5 MiB in protobuf, and no honest pod has a third of it: a larger one loses its own name, and no other's."""
 
 MOST_ITEMS: Final = 10_000
 """Items that a list may have. A node has hundreds of pods; a whole cluster (``--source metrics-api``) thousands."""

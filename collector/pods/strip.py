@@ -13,9 +13,8 @@ from collector.errors import AnswerTooLarge
 from collector.pods.answer import stripped
 from collector.pods.cut import Cutter, Item
 
-MOST_KEPT_BYTES: Final = 16 << 20
-"""What is kept of a list: 500 of the largest pods (:data:`collector.pods.answer.MOST_STRIPPED`), or 10,000 usual ones.
-"""
+MOST_KEPT_BYTES: Final = 8 << 20
+"""What is kept of a list: 5,000 usual pods, or 250 of the largest (:data:`collector.pods.answer.MOST_STRIPPED`)."""
 
 _BEGIN, _END = b'{"kind":"PodList","apiVersion":"v1","items":[', b"]}\n"
 

@@ -28,8 +28,8 @@ _PATIENCE_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1
 """When it is worth asking again."""
 
-MOST_PAGE_BYTES: Final = 24 << 20
-"""Bytes of all pages alive, but for the newest: four of the largest of a node with 110 pods, or forty packed ones."""
+MOST_PAGE_BYTES: Final = 18 << 20
+"""Bytes of all pages alive, but for the newest: three of the largest of a node with 110 pods, or thirty packed ones."""
 
 _KEPT_SECONDS: Final = 1.0
 """How long a page that nobody reads is kept for those who ask for the same."""

@@ -93,7 +93,7 @@ class Server:
         demand: Demand | None = None,
         *,
         cadvisor_timestamps: bool = False,
-        most_connections: int = 256,
+        most_connections: int = 128,
     ) -> None:
         """``access``: who is let in, and TLS; without it everybody is, over plain HTTP. ``demand`` is told of requests
         for ``/metrics/cadvisor``; without it all of its files are read always. ``most_connections`` may be open at one

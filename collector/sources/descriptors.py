@@ -14,7 +14,7 @@ RESERVE: Final = 64
 """Descriptors left for the kubelet's connection, the log, inotify and files opened for one read."""
 
 _LEAST_CONNECTIONS: Final = 8
-_MOST_CONNECTIONS: Final = 256
+_MOST_CONNECTIONS: Final = 128
 """Scrapers, people and probes of one node are a few; what is more costs memory."""
 
 
@@ -31,7 +31,7 @@ def shares(limit: int) -> Shares:
     """How ``limit`` descriptors are shared out.
 
     >>> shares(1_048_576), shares(256), shares(40)
-    (Shares(readers=1048256, clients=256), Shares(readers=160, clients=32), Shares(readers=0, clients=8))
+    (Shares(readers=1048384, clients=128), Shares(readers=160, clients=32), Shares(readers=0, clients=8))
     """
     clients = max(_LEAST_CONNECTIONS, min(_MOST_CONNECTIONS, limit // 8))
     return Shares(max(0, limit - RESERVE - clients), clients)

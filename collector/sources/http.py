@@ -57,8 +57,10 @@ _MOST_RAW_BYTES = 16 << 20
 """Likewise where it is to be kept as it comes, and so is held whole."""
 _MOST_REFUSAL_BYTES = 64 << 10
 """What is read of a refusal, whose first line is told."""
-_MOST_WAITING_BYTES = 48 << 20
-"""Answers that no tick has taken yet, in all."""
+_MOST_WAITING_BYTES = 16 << 20
+"""Lists of pods that no tick has taken yet, in all."""
+_MOST_WAITING_EXTRAS_BYTES = 48 << 20
+"""Likewise with what is asked along: cAdvisor's page is one of them."""
 
 _SUCCESSES = (200, 201)
 """A review is created."""
@@ -436,6 +438,7 @@ class LiveAnswers:
         self._refused: set[str] = set()
         self._lock = threading.Lock()
         self._answers: deque[Answer] = deque(maxlen=64)
+        self._most_waiting_bytes = _MOST_WAITING_EXTRAS_BYTES if extras else _MOST_WAITING_BYTES
         self._wanted: Callable[[], None] | None = None
         self.first_round = threading.Event()
         """Set once the kubelet, and the API server if need be, have been asked."""
@@ -519,5 +522,8 @@ class LiveAnswers:
         with self._lock:
             self._answers.extend(answers)
             # Of ticks that hang the oldest answers are lost first.
-            while len(self._answers) > 1 and sum(len(one.body or b"") for one in self._answers) > _MOST_WAITING_BYTES:
+            while len(self._answers) > 1 and self._waiting_bytes() > self._most_waiting_bytes:
                 self._answers.popleft()
+
+    def _waiting_bytes(self) -> int:
+        return sum(len(answer.body or b"") for answer in self._answers)

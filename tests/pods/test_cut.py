@@ -50,7 +50,7 @@ ITEMS: list[Any] = [
     "\ud800",
     "\U0001f600 é",
     {"long": LONG, "brackets": "]" * 70_000, "quotes": '\\"' * 70_000},
-    {"many": [{"name": "a"}] * 100_000},
+    {"many": [{"name": "a"}] * 40_000},
     {"deep": [[[[[[[[{"a": [LONG]}]]]]]]]]},
     LONG,
     [LONG, {"k": "v" * 70_001}],

@@ -19,6 +19,7 @@ from aiohttp import web
 from collector.errors import UsageError
 from collector.model import Answer
 from collector.pods.strip import strip
+from collector.sources import http
 from collector.sources.http import (
     Endpoint,
     LiveAnswers,
@@ -548,6 +549,19 @@ def test_one_answer_of_a_name_is_taken_at_a_time() -> None:
             return [[(answer.body or b"").count(b"null") for answer in answers.take()] for _ in range(3)]
 
     assert asyncio.run(run()) == [[0], [1], [2]]
+
+
+def test_lists_that_no_tick_takes_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else is asked, as by the DaemonSet, a third of that is room enough."""
+    monkeypatch.setattr(http, "_MOST_WAITING_BYTES", 3 * len(NO_PODS))
+    node = Peer()
+
+    async def run() -> int:
+        async with served(node.handle) as url, asking(LiveAnswers(kubelet(url), None, interval=0.01)) as answers:
+            await until(lambda: len(node.asked) >= 8)
+            return len([answer for _ in range(20) for answer in answers.take()])
+
+    assert asyncio.run(run()) == 3
 
 
 def test_answers_that_no_tick_takes_are_bounded_in_bytes() -> None:
