@@ -101,6 +101,8 @@ class AnswerError(PodtallyError):
 class AnswerTooLarge(AnswerError):
     """An answer is larger than any honest one, or has more in it. It is not read to its end."""
 
+    reason: ClassVar[str] = "too_large"
+
 
 class EndOfRecording(PodtallyError):
     """The recording has no further frame."""

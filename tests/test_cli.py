@@ -35,6 +35,7 @@ from tests.helpers import (
 )
 from tests.support import FIXTURES, LEAF_A, LEAF_B, UID, v2_root
 
+HERE = Path(__file__).parent
 STATIC = FIXTURES / "static-pod"
 REAL = FIXTURES / "systemd-containerd.tar.zst"
 TABLE = """\
@@ -90,7 +91,8 @@ def test_the_version_is_told() -> None:
         (("top", "--kubelet-url", "https://[::1"), "podtally top: --kubelet-url 'https://[::1' is no URL: give https"),
         (("replay", "/nonexistent"), "podtally replay: cannot read the recording /nonexistent: No such file or dir"),
         (("replay", __file__), f"podtally replay: {__file__} is no recording: neither a directory nor a tar archive"),
-        (("replay", FIXTURES), f"podtally replay: {FIXTURES} is no recording: it has neither frames/ nor sys/fs/cgr"),
+        (("replay", HERE), f"podtally replay: {HERE} is no recording: it has neither frames/ nor sys/fs/cgroup/;"),
+        (("replay", FIXTURES), f"podtally replay: {FIXTURES} holds more than one recording, 'cgroup-v1/' and "),
         (("replay", FIXTURES / "cgroup-v1"), f"podtally replay: {FIXTURES}/cgroup-v1: sys/fs/cgroup is a cgroup v1"),
         (("record", "/nonexistent/r.tar", "--from", STATIC), "podtally record: cannot write the recording /nonexi"),
         (

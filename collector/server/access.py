@@ -32,7 +32,7 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 _MOST_RIGHT = 1000
 _MOST_WRONG = 100
 _WRONG_SECONDS = 3600.0
-_MOST_WAITING = 128
+_MOST_WAITING = 64
 _BCRYPT_SHARE = 0.5
 """Of one core, for as long as somebody guesses."""
 _BCRYPT_BYTES = 72

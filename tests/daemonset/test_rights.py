@@ -122,7 +122,7 @@ class Requests:
         with suppress(asyncio.CancelledError):
             await task
         if reviews is not None:
-            await reviews.decide("Bearer token")
+            await reviews.decide("Bearer token", "192.0.2.1")
             await reviews.close()
 
     def of(self, command: str, container: Manifest, *more: str) -> None:

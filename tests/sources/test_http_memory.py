@@ -15,7 +15,7 @@ MIB = 1 << 20
 ASKER = """
 import asyncio, gc, sys
 import aiohttp
-from collector.loop import spare_collections
+from collector.garbage import spare_collections
 from collector.model import Answer
 from collector.pods.naming import Naming
 from collector.sources.http import Endpoint, Question, fetch
@@ -104,7 +104,7 @@ def test_answers_that_are_cut_leave_nothing(name: str, begin: bytes) -> None:
 
 
 def tenants(ordinary: int, huge: int) -> Handler:
-    """A node of ordinary pods and of some with 250,000 environment entries."""
+    """A node of ordinary pods and of some with 150,000 environment entries."""
 
     def pod(number: int, more: str = "") -> bytes:
         metadata = f'{{"namespace": "n", "name": "p{number}", "uid": "u-{number}"}}'
@@ -117,7 +117,7 @@ def tenants(ordinary: int, huge: int) -> Handler:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b'{"kind": "PodList", "items": [' + b", ".join(pod(n) for n in range(ordinary)))
-        more = ', "env": [' + ",".join(['{"name":"a"}'] * 250_000) + "]"
+        more = ', "env": [' + ",".join(['{"name":"a"}'] * 150_000) + "]"
         for number in range(huge):
             await response.write(b", " + pod(ordinary + number, more))
         await response.write(b"]}")
@@ -128,13 +128,13 @@ def tenants(ordinary: int, huge: int) -> Handler:
 
 
 def test_a_list_of_64_mib_is_read_in_the_memory_of_one_item() -> None:
-    """110 pods and 20 of a tenant with 250,000 environment entries each, 64 MiB: all are named, under the limit of the
-    DaemonSet, and what was taken is given back.
+    """110 pods and 34 of a tenant with 150,000 environment entries each, 64 MiB: all are named, under half of the limit
+    of the DaemonSet, and what was taken is given back.
     """
-    before, after, most, pods, refused, said = asked(tenants(110, 20), "kubelet/pods.json", 1)
+    before, after, most, pods, refused, said = asked(tenants(110, 34), "kubelet/pods.json", 1)
 
-    assert (pods, refused, said) == (130, 0, "[(200, None)]")
-    assert most <= 192
+    assert (pods, refused, said) == (144, 0, "[(200, None)]")
+    assert most <= 128
     assert after - before <= 8
 
 
