@@ -33,7 +33,7 @@ from attack.clients import (
     show_tokens,
 )
 from attack.kubelet import come_and_go, cut_answers, large_list
-from attack.node import KNOWN_TOKEN, MIB
+from attack.node import KNOWN_TOKEN, MIB, wait_for
 from attack.under import Attack, Setting, Told, Under
 
 _FAKES: Final = 140
@@ -60,7 +60,8 @@ def all_at_once(under: Under) -> Told:
     uid = items[1]["metadata"]["uid"].encode()
     filled += [filled[1].replace(uid, f"0000-{number:08}".encode()) for number in range(_FAKES)]
     body = b'{"kind":"PodList","items":[' + b",".join(filled) + b"]}"
-    under.node.kubelet.body = lambda: body
+    kubelet = under.node.kubelet
+    ordinary, kubelet.body = kubelet.body, lambda: body
     told = Told()
 
     def act(each: Callable[[Under], Told]) -> None:
@@ -76,6 +77,9 @@ def all_at_once(under: Under) -> Told:
         thread.start()
     for thread in threads:
         thread.join()
+    kubelet.body = ordinary
+    asked = kubelet.asked
+    wait_for(lambda: kubelet.asked > asked + 1, 30)
     told.note = f"{', '.join(one.__name__ for one in acts)}, beside a list of {len(body) / MIB:.0f} MiB each second"
     return told
 
@@ -127,7 +131,7 @@ ATTACKS: Final = (
     Attack(name="malformed requests", count=0, seconds=15, act=flood_malformed),
     Attack(name="guessed passwords", count=0, seconds=15, act=guess_passwords, setting=_with_passwords),
     Attack(name="unknown tokens", count=0, seconds=15, act=show_tokens, setting=_with_tokens),
-    Attack(name="all at once", count=0, seconds=40, act=all_at_once, setting=_often),
+    Attack(name="all at once", count=0, seconds=40, act=all_at_once, setting=_often, settles=False),
     Attack(name="half-closed clients", count=100, seconds=15, act=half_close, pods=20),
     Attack(name="cut answers of 8 MiB", count=500, seconds=400, act=cut_answers, setting=_often, beside=True),
     Attack(name="pods that come and go", count=0, seconds=600, act=come_and_go, pods=30, beside=True),

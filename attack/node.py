@@ -38,6 +38,8 @@ RUNAWAY_BYTES: Final = 512 * MIB
 
 KNOWN_TOKEN: Final = "known"
 
+_PROBER: Final = "127.0.0.7"
+"""The kubelet's address, which is no client's: of strangers, the oldest of the address that has the most makes room."""
 _PROBE_EVERY_SECONDS: Final = 0.25
 _PROBE_SECONDS: Final = 5.0
 """How long a probe waits: half of what the manifest gives the kubelet's."""
@@ -238,7 +240,7 @@ class Served:
     def probe(self) -> bool:
         """Whether ``/healthz`` is answered well, as the kubelet asks it."""
         try:
-            return self.get("/healthz", seconds=_PROBE_SECONDS)[0] == 200
+            return self.get("/healthz", seconds=_PROBE_SECONDS, address=_PROBER)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 

@@ -59,7 +59,7 @@ def _run(attack: Attack, share: float, deadline: float) -> Row:
             faults = list(told.faults)
             if attack.count and told.done < count:
                 faults.append(f"ended after {told.done}, of {count}")
-            faults += verdicts(before_bytes, peak_bytes, after_bytes, limit_bytes())
+            faults += verdicts(before_bytes, peak_bytes, after_bytes if attack.settles else None, limit_bytes())
             faults += ended_well(node)
             if watch.answered < watch.asked:
                 faults.append(f"{watch.asked - watch.answered} probes were not answered")
@@ -101,12 +101,12 @@ def _missed_since(node: Served, missed: float) -> int | None:
         return None
 
 
-def verdicts(before_bytes: int, peak_bytes: int, after_bytes: int, most_bytes: int) -> Sequence[str]:
-    """What is wrong with these sizes."""
+def verdicts(before_bytes: int, peak_bytes: int, after_bytes: int | None, most_bytes: int) -> Sequence[str]:
+    """What is wrong with these sizes; ``after_bytes`` is ``None`` where it does not matter."""
     faults = []
     if peak_bytes > most_bytes:
         faults.append(f"the peak is above the manifest's {most_bytes // MIB} MiB")
-    if after_bytes > before_bytes + GROWTH_BYTES:
+    if after_bytes is not None and after_bytes > before_bytes + GROWTH_BYTES:
         faults.append(f"it holds {(after_bytes - before_bytes) / MIB:.0f} MiB more than before")
     return faults
 

@@ -51,6 +51,9 @@ class Attack:
     setting: Callable[[Path], Setting] | None = None
     """How the program is started for it, with files in a folder; ``None``: by default."""
     pods: int = PODS
+    settles: bool = True
+    """Whether it holds afterwards what it held before; else the peak alone is judged: Python's allocator keeps memory of which
+    a little is in use."""
     beside: bool = False
     """Whether it is run beside the fuzzers: it takes long, and little CPU."""
 
